@@ -1,0 +1,89 @@
+"""The layers around every handler: a list, outermost first, that one can print.
+
+One interceptor carries them all. It wraps a method's handler once and keeps it by method name; unknown methods, whose names strangers choose, are
+not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+UnaryCall = Callable[[Any, Context], Awaitable[Any]]
+StreamCall = Callable[[Any, Context], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a service."""
+
+    service: str
+    name: str
+    kind: str
+    """`unary` or `server_stream`."""
+
+    @property
+    def path(self) -> str:
+        """As it stands on the wire."""
+        return f"/{self.service}/{self.name}"
+
+
+class Layer(Protocol):
+    """One job around every call."""
+
+    def around_unary(self, method: Method, call: UnaryCall) -> UnaryCall:
+        """The call with this layer around it."""
+        ...
+
+    def around_stream(self, method: Method, call: StreamCall) -> StreamCall:
+        """The stream with this layer around it."""
+        ...
+
+
+class Layers(grpc.aio.ServerInterceptor):
+    """Puts layers around handlers, outermost first."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = tuple(layers)
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def __repr__(self) -> str:
+        return " → ".join(type(layer).__name__.lower() for layer in self._layers)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        path = str(handler_call_details.method)
+        kept = self._handlers.get(path)
+        if kept is not None:
+            return kept
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        wrapped = self._wrap(path, handler)
+        self._handlers[path] = wrapped
+        return wrapped
+
+    def _wrap(self, path: str, handler: Any) -> Any:
+        service, _, name = path.lstrip("/").rpartition("/")
+        if handler.request_streaming:
+            return handler  # only health and reflection stream requests, and they bring their own manners
+        if handler.response_streaming:
+            stream: StreamCall = handler.unary_stream
+            for layer in reversed(self._layers):
+                stream = layer.around_stream(Method(service, name, "server_stream"), stream)
+            return grpc.unary_stream_rpc_method_handler(
+                stream, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            )
+        call: UnaryCall = handler.unary_unary
+        for layer in reversed(self._layers):
+            call = layer.around_unary(Method(service, name, "unary"), call)
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )

@@ -1,0 +1,60 @@
+"""The one table from failures to gRPC status codes, and the rich details that go with them."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from runtime import errors
+
+DOMAIN = "rankloop"
+DETAILS_KEY = "grpc-status-details-bin"
+MAX_VIOLATIONS = 50
+"""Fields at fault that one answer names; trailing metadata is bounded to 8 KiB by most clients."""
+
+STATUS_OF: dict[type[errors.RankloopError], grpc.StatusCode] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DuplicateKey: grpc.StatusCode.ALREADY_EXISTS,
+    errors.Misconfigured: grpc.StatusCode.UNAVAILABLE,
+}
+"""What is not here is INTERNAL with a reference."""
+
+
+def status_of(error: errors.RankloopError) -> grpc.StatusCode | None:
+    """The status of a failure by its nearest ancestor in the table; None if it has none there."""
+    for kind in type(error).__mro__:
+        if kind in STATUS_OF:
+            return STATUS_OF[kind]
+    return None
+
+
+def details_of(error: errors.RankloopError, code: grpc.StatusCode) -> bytes:
+    """`google.rpc.Status` in bytes: ErrorInfo always, BadRequest and RetryInfo where they say more."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, errors.InvalidInput):
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations[:MAX_VIOLATIONS]:
+            bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
+        status.details.add().Pack(bad)
+    if isinstance(error, errors.Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status.SerializeToString()
+
+
+def internal_details(reference: str) -> tuple[str, bytes]:
+    """Message and details of a failure that nobody foresaw: a reference to the log, and nothing else."""
+    message = f"something went wrong on our side; the log has it under {reference}"
+    status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}))
+    return message, status.SerializeToString()

@@ -1,0 +1,184 @@
+"""The database on one page: collections, indexes, validators, and the migrations that bring a database to this version.
+
+The ledger (interactions, slates, outcomes, sessions) is append-only. attributions and tallies are derived from it and can be rebuilt.
+An entry of the ledger that the fold has yet to take in carries `pending`, the time it was received; a partial index lists those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.errors import DuplicateKey, Misconfigured, Unavailable
+from runtime.logs import get_logger
+from runtime.mongo import Mongo
+
+log = get_logger("schema")
+
+ASCENDING, DESCENDING = 1, -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index of a collection."""
+
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    unique: bool = False
+    partial: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSchema:
+    """A collection."""
+
+    name: str
+    meaning: str
+    required: Mapping[str, str] = field(default_factory=dict)
+    """Fields every document has, with their BSON types; the validator."""
+    indexes: tuple[Index, ...] = ()
+
+    @property
+    def validator(self) -> dict[str, Any] | None:
+        """As MongoDB wants it."""
+        if not self.required:
+            return None
+        properties = {name: {"bsonType": kind} for name, kind in self.required.items()}
+        return {"$jsonSchema": {"bsonType": "object", "required": sorted(self.required), "properties": properties}}
+
+
+PENDING = Index(name="pending", keys=(("pending", ASCENDING),), partial={"pending": {"$exists": True}})
+
+COLLECTIONS: tuple[CollectionSchema, ...] = (
+    CollectionSchema(
+        name="interactions",
+        meaning="ledger: what users did; _id is the caller's event_id",
+        required={"user_id": "string", "item_id": "string", "type": "string", "label": "double", "occur_time": "date", "receive_time": "date"},
+        indexes=(
+            Index(name="user", keys=(("user_id", ASCENDING), ("occur_time", DESCENDING), ("_id", DESCENDING))),
+            Index(name="item", keys=(("item_id", ASCENDING), ("occur_time", ASCENDING))),
+            Index(name="time", keys=(("occur_time", ASCENDING),)),
+            PENDING,
+        ),
+    ),
+    CollectionSchema(
+        name="slates",
+        meaning="ledger: what was shown, with the feature values it was ranked by; _id is the ranking_id",
+        required={"user_id": "string", "items": "array", "show_time": "date", "receive_time": "date"},
+        indexes=(
+            Index(name="user", keys=(("user_id", ASCENDING), ("show_time", DESCENDING))),
+            Index(name="time", keys=(("show_time", ASCENDING),)),
+            PENDING,
+        ),
+    ),
+    CollectionSchema(
+        name="outcomes",
+        meaning="ledger: valued results outside the slate; _id is the caller's event_id",
+        required={"user_id": "string", "type": "string", "occur_time": "date", "receive_time": "date"},
+        indexes=(
+            Index(name="user", keys=(("user_id", ASCENDING), ("occur_time", DESCENDING))),
+            Index(name="item", keys=(("item_id", ASCENDING), ("occur_time", ASCENDING)), partial={"item_id": {"$exists": True}}),
+            Index(name="time", keys=(("occur_time", ASCENDING),)),
+            PENDING,
+        ),
+    ),
+    CollectionSchema(
+        name="sessions",
+        meaning="ledger: stated sessions; _id is the caller's session_id",
+        required={"user_id": "string", "start_time": "date", "receive_time": "date"},
+        indexes=(Index(name="user", keys=(("user_id", ASCENDING), ("start_time", DESCENDING))),),
+    ),
+    CollectionSchema(
+        name="quarantine",
+        meaning="entries that were refused, with the reason",
+        required={"kind": "string", "reason": "string", "receive_time": "date"},
+        indexes=(Index(name="time", keys=(("receive_time", ASCENDING),)),),
+    ),
+    CollectionSchema(
+        name="attributions",
+        meaning="derived: what became of each impression that had an interaction; _id is {ranking_id, item_id}",
+        required={"ranking_id": "string"},
+        indexes=(Index(name="ranking", keys=(("ranking_id", ASCENDING),)),),
+    ),
+    CollectionSchema(
+        name="tallies",
+        meaning="derived: counters by day and hour; _id is {scope, start, key}",
+        required={"revision": "long"},
+        indexes=(Index(name="revision", keys=(("_id.scope", ASCENDING), ("revision", ASCENDING))),),
+    ),
+    CollectionSchema(
+        name="items",
+        meaning="the catalogue's items; a deleted one stays as a tombstone, so that rankers see it go",
+        required={"update_time": "date"},
+        indexes=(
+            Index(name="update", keys=(("update_time", ASCENDING),)),
+            Index(name="type", keys=(("item_type", ASCENDING), ("_id", ASCENDING))),
+        ),
+    ),
+    CollectionSchema(name="users", meaning="the catalogue's users", required={"update_time": "date"}),
+    CollectionSchema(
+        name="models",
+        meaning="versions of the ranker; the files are blobs",
+        required={"status": "string", "create_time": "date"},
+        indexes=(
+            Index(name="champion", keys=(("status", ASCENDING),), unique=True, partial={"status": "champion"}),
+            Index(name="time", keys=(("create_time", DESCENDING),)),
+        ),
+    ),
+    CollectionSchema(
+        name="training_runs",
+        meaning="history of the trainer",
+        required={"status": "string", "create_time": "date"},
+        indexes=(Index(name="time", keys=(("create_time", DESCENDING),)), Index(name="status", keys=(("status", ASCENDING),))),
+    ),
+    CollectionSchema(name="feature_schemas", meaning="the column names of logged feature values, by hash", required={"names": "array"}),
+    CollectionSchema(name="leases", meaning="who does what only one may do"),
+    CollectionSchema(name="meta", meaning="the version of this schema, and facts fixed for the deployment"),
+)
+
+
+async def _create(mongo: Mongo) -> None:
+    """Version 1: everything above."""
+    for collection in COLLECTIONS:
+        await mongo.ensure_collection(collection.name, collection.validator)
+        for index in collection.indexes:
+            await mongo.collection(collection.name).ensure_index(index.keys, name=index.name, unique=index.unique, partial=index.partial)
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create,)
+"""Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
+
+
+async def migrate(mongo: Mongo) -> int:
+    """Brings the database to this version and returns it. Processes that start together do no harm: every step may be run twice.
+
+    Raises:
+        Misconfigured: the database was made by a later release.
+    """
+    meta = mongo.collection("meta")
+    stored = await meta.find_one({"_id": "schema"})
+    version = int(stored["version"]) if stored else 0
+    if version > len(MIGRATIONS):
+        raise Misconfigured(
+            f"the database is at schema version {version}, and this release knows {len(MIGRATIONS)}; run the release that made it, or a later one"
+        )
+    for step in range(version, len(MIGRATIONS)):
+        await MIGRATIONS[step](mongo)
+        try:
+            await meta.update_one({"_id": "schema", "version": {"$lt": step + 1}}, {"$set": {"version": step + 1}}, upsert=True)
+        except DuplicateKey:
+            continue  # another process brought it there
+        log.info("schema migrated", version=step + 1)
+    return len(MIGRATIONS)
+
+
+async def fixed(mongo: Mongo, fact: str, value: Any) -> Any:
+    """A fact that whoever states it first fixes for the deployment; returns what it is."""
+    try:
+        stored = await mongo.collection("meta").find_one_and_update({"_id": fact}, {"$setOnInsert": {"value": value}}, upsert=True)
+    except DuplicateKey:
+        stored = await mongo.collection("meta").find_one({"_id": fact})
+    if stored is None:
+        raise Unavailable(f"the fact {fact} could not be read")
+    return stored["value"]
