@@ -94,8 +94,7 @@ class EmbeddedMongo:
         """
         settings = settings or EmbeddedSettings()
         mongod = find_mongod(settings.mongod)
-        directory = directory.absolute()
-        _make_writable(directory)
+        directory = _writable(directory)
         holder = await _hold(directory)
         try:
             return await cls._start_held(mongod, directory, settings, holder)
@@ -108,16 +107,17 @@ class EmbeddedMongo:
         log = directory / "mongod.log"
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(directory / "mongod.log.1")
+        kept_port = _kept_port(directory)
         for attempt in range(3):
-            port = _kept_port(directory) or _free_port()
+            port = kept_port if kept_port is not None and _is_free(kept_port) else _free_port()
             log_start = log.stat().st_size if log.exists() else 0
             try:
                 child = Child.start(_command(mongod, directory, port, settings), output=log, keep_open=[holder])
             except OSError as error:
                 raise Misconfigured(f"{mongod} cannot be run ({error.strerror}); set RANKLOOP_MONGOD to another mongod") from error
             try:
-                await _take_writes(child, port, settings.start_timeout_seconds)
-            except _Ended as ended:
+                await _take_writes(child, port, kept_port is not None, settings.start_timeout_seconds)
+            except _EndedError as ended:
                 said = _last_words(log, log_start)
                 if attempt < 2 and "Address already in use" in said:
                     continue  # somebody took the port between our look and mongod's
@@ -125,7 +125,7 @@ class EmbeddedMongo:
             except BaseException:
                 await child.stop(grace_seconds=0)
                 raise
-            (directory / "port").write_text(f"{port}\n")
+            _keep_port(directory, port)
             return cls(child, port, settings, holder)
         raise AssertionError("unreachable")
 
@@ -153,7 +153,7 @@ class EmbeddedMongo:
                 self._holder = -1
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """mongod ended while it was waited for."""
 
     def __init__(self, exit_code: int) -> None:
@@ -185,20 +185,20 @@ def _command(mongod: Path, directory: Path, port: int, settings: EmbeddedSetting
     return command
 
 
-async def _take_writes(child: Child, port: int, timeout_seconds: float) -> None:
-    """Waits until the node is primary; makes it a replica set of itself on the way, if it is not one on this port yet."""
+async def _take_writes(child: Child, port: int, initiated: bool, timeout_seconds: float) -> None:
+    """Waits until the node is primary; on the way makes it a replica set of itself, or tells the set in its data the new port."""
     configured = False
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
                 if child.exit_code is not None:
-                    raise _Ended(child.exit_code)
+                    raise _EndedError(child.exit_code)
                 hello = await _hello(port) if _listens(port) else {}
                 if hello.get("isWritablePrimary"):
                     return
-                # Without a set's name the node has never been initiated, or its set knows it by another port.
+                # Without a set's name the node has never been initiated, is still loading its set, or does not find itself in it.
                 if hello.get("isreplicaset") and not configured:
-                    configured = await _configure(port)
+                    configured = await _configure(port, initiated)
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
         raise Misconfigured(
@@ -214,29 +214,31 @@ async def _hello(port: int) -> dict[str, Any]:
         return {}
 
 
-async def _configure(port: int) -> bool:
-    """Initiates the replica set, or tells the one that is kept in the data its new port. False: not yet possible."""
+async def _configure(port: int, initiated: bool) -> bool:
+    """Initiates the replica set, or gives the one in the data this port. False: the node is not that far, try again."""
     member = {"_id": 0, "host": f"127.0.0.1:{port}"}
     try:
-        kept = await _ask(port, {"replSetGetConfig": 1})
-    except Unavailable as error:
-        if error.reason != "NotYetInitialized":
-            return False
-        initial = {"_id": REPLICA_SET, "members": [member], "settings": {"electionTimeoutMillis": 1000}}
-        await _ask(port, {"replSetInitiate": initial})
+        if not initiated:
+            initial = {"_id": REPLICA_SET, "members": [member], "settings": {"electionTimeoutMillis": 1000}}
+            await _ask(port, {"replSetInitiate": initial})
+            return True
+        config = (await _ask(port, {"replSetGetConfig": 1}))["config"]
+        config["version"] += 1
+        config["members"] = [{**config["members"][0], **member}]
+        await _ask(port, {"replSetReconfig": config, "force": True})
         return True
-    config = kept["config"]
-    config["version"] += 1
-    config["members"] = [{**config["members"][0], **member}]
-    await _ask(port, {"replSetReconfig": config, "force": True})
-    return True
+    except Unavailable as error:
+        # A set was initiated after all, by a start that was killed before it could keep the port.
+        return error.reason == "AlreadyInitialized" and await _configure(port, initiated=True)
 
 
 async def _ask(port: int, command: dict[str, Any]) -> dict[str, Any]:
     return await admin_command(f"mongodb://127.0.0.1:{port}/", command, timeout_seconds=10)
 
 
-def _make_writable(directory: Path) -> None:
+def _writable(directory: Path) -> Path:
+    """The directory's absolute path, once it is there and can be written."""
+    directory = directory.absolute()
     try:
         (directory / "db").mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
@@ -246,6 +248,7 @@ def _make_writable(directory: Path) -> None:
         raise Misconfigured(
             f"the data directory {directory} cannot be written ({error.strerror}); make it writable, or choose another with --data-dir"
         ) from error
+    return directory
 
 
 async def _hold(directory: Path) -> int:
@@ -288,12 +291,17 @@ def _program(pid: int) -> str:
 
 
 def _kept_port(directory: Path) -> int | None:
-    """The port of the last start, if it is free: then the replica set need not be told of another."""
+    """The port of the last start: on the same one the replica set need not be told of another. None: it never took writes."""
     try:
-        port = int((directory / "port").read_text())
+        return int((directory / "port").read_text())
     except (OSError, ValueError):
         return None
-    return port if _is_free(port) else None
+
+
+def _keep_port(directory: Path, port: int) -> None:
+    fresh = directory / "port.new"
+    fresh.write_text(f"{port}\n")
+    fresh.replace(directory / "port")
 
 
 def _is_free(port: int) -> bool:
@@ -341,5 +349,3 @@ def _last_words(log: Path, start: int) -> str:
             detail = error.get("errmsg", "") if isinstance(error, dict) else str(error)
             worst = f"{entry.get('msg', '')}: {detail}".rstrip(": ")
     return (worst or last)[:300]
-
-

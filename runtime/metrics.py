@@ -19,7 +19,9 @@ class MetricsPort:
         try:
             server, self._thread = prometheus_client.start_http_server(port, addr=host)
         except OSError as error:
-            raise Misconfigured(f"the metrics port {host}:{port} cannot be opened ({error.strerror}); choose another with --metrics-port") from error
+            raise Misconfigured(
+                f"the metrics port {host}:{port} cannot be opened ({error.strerror}); choose another with --metrics-port"
+            ) from error
         self._server: WSGIServer = server
         self.address = f"http://{host}:{server.server_port}/metrics"
 

@@ -26,7 +26,18 @@ from pymongo.write_concern import WriteConcern
 from runtime.errors import DuplicateKey, Misconfigured, Unavailable
 from runtime.settings import MongoSettings
 
-__all__ = ["Collection", "DeleteOne", "Document", "InsertOne", "Mongo", "ReplaceOne", "UpdateMany", "UpdateOne", "admin_command", "encoded_size"]
+__all__ = [
+    "Collection",
+    "DeleteOne",
+    "Document",
+    "InsertOne",
+    "Mongo",
+    "ReplaceOne",
+    "UpdateMany",
+    "UpdateOne",
+    "admin_command",
+    "encoded_size",
+]
 
 Document = dict[str, Any]
 Result = TypeVar("Result")
@@ -65,7 +76,9 @@ class Mongo:
             Unavailable: nobody answers there.
         """
         if not settings.uri:
-            raise Misconfigured("no MongoDB: set RANKLOOP_MONGO_URI (or mongo.uri in rankloop.toml), or use `rankloop up`, which starts one")
+            raise Misconfigured(
+                "no MongoDB: set RANKLOOP_MONGO_URI (or mongo.uri in rankloop.toml), or use `rankloop up`, which starts one"
+            )
         try:
             client = _client(settings)
         except (pymongo.errors.PyMongoError, ValueError, TypeError) as error:
@@ -102,7 +115,7 @@ class Mongo:
     def blobs(self) -> Blobs:
         """Files by id, for what is too large for a document."""
         bucket: Any = motor.motor_asyncio.AsyncIOMotorGridFSBucket if self._motor else gridfs.AsyncGridFSBucket
-        return Blobs(bucket(self._database, bucket_name="blobs", write_concern=DURABLE), self._slots)
+        return Blobs(bucket(self._database, bucket_name="blobs", write_concern=DURABLE), self._slots, self.collection("blobs.files"))
 
     async def command(self, command: Mapping[str, Any]) -> Document:
         """Runs a command on the database."""
@@ -304,9 +317,10 @@ class Collection:
 class Blobs:
     """Files by id, in GridFS."""
 
-    def __init__(self, bucket: Any, slots: asyncio.Semaphore) -> None:
+    def __init__(self, bucket: Any, slots: asyncio.Semaphore, files: Collection) -> None:
         self._bucket = bucket
         self._slots = slots
+        self._files = files
 
     async def put(self, blob_id: str, content: bytes) -> None:
         """Stores a file. Raises DuplicateKey if the id is taken."""
@@ -328,8 +342,7 @@ class Blobs:
 
     async def exists(self, blob_id: str) -> bool:
         """Whether there is such a file."""
-        async with _guarded(self._slots):
-            return bool(await self._bucket.find({"_id": blob_id}, limit=1).to_list(1))
+        return await self._files.find_one({"_id": blob_id}, {"_id": 1}) is not None
 
     async def delete(self, blob_id: str) -> None:
         """Deletes the file, if it is there."""
@@ -354,7 +367,9 @@ async def admin_command(uri: str, command: Mapping[str, Any], *, timeout_seconds
         return await client.admin.command(dict(command))
     except pymongo.errors.OperationFailure as error:
         details: Any = error.details or {}
-        raise Unavailable(f"the node refused the command ({details.get('codeName', error.code)})", reason=str(details.get("codeName"))) from error
+        raise Unavailable(
+            f"the node refused the command ({details.get('codeName', error.code)})", reason=str(details.get("codeName"))
+        ) from error
     except pymongo.errors.PyMongoError as error:
         raise Unavailable("the node does not answer") from error
     finally:
@@ -421,9 +436,9 @@ def _again(error: pymongo.errors.PyMongoError) -> Unavailable:
 def _passing(code: int | None) -> bool:
     """Whether a server's error code speaks of its state and not of the command.
 
-    NotWritablePrimary, PrimarySteppedDown, InterruptedAtShutdown, InterruptedDueToReplStateChange, ShutdownInProgress, NotPrimaryOrSecondary,
-    NotPrimaryNoSecondaryOk, MaxTimeMSExpired, WriteConcernFailed, UnsatisfiableWriteConcern, OutOfDiskSpace, ReadConcernMajorityNotAvailableYet,
-    SnapshotUnavailable, WriteConflict, LockTimeout, CursorNotFound, CursorKilled.
+    NotWritablePrimary, PrimarySteppedDown, InterruptedAtShutdown, InterruptedDueToReplStateChange, ShutdownInProgress,
+    NotPrimaryOrSecondary, NotPrimaryNoSecondaryOk, MaxTimeMSExpired, WriteConcernFailed, UnsatisfiableWriteConcern, OutOfDiskSpace,
+    ReadConcernMajorityNotAvailableYet, SnapshotUnavailable, WriteConflict, LockTimeout, CursorNotFound, CursorKilled.
     """
     return code in {10107, 189, 11600, 11602, 91, 13436, 13435, 50, 64, 100, 14031, 134, 246, 112, 24, 43, 237}
 
@@ -431,6 +446,8 @@ def _passing(code: int | None) -> bool:
 def _from_bulk(error: pymongo.errors.BulkWriteError) -> Exception:
     details: Any = error.details
     write_errors = details.get("writeErrors", [])
-    if details.get("writeConcernErrors") or any(one["code"] != DUPLICATE_KEY or "_id" not in one.get("keyPattern", {"_id": 1}) for one in write_errors):
+    if details.get("writeConcernErrors") or any(
+        one["code"] != DUPLICATE_KEY or "_id" not in one.get("keyPattern", {"_id": 1}) for one in write_errors
+    ):
         return _again(error)
     return _Bulk(frozenset(one["index"] for one in write_errors))

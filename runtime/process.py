@@ -38,7 +38,9 @@ def write_ready_file(path: Path | None, content: Mapping[str, Any]) -> None:
         passing.write_text(json.dumps(content))
         passing.replace(path)
     except OSError as error:
-        raise Misconfigured(f"the ready file {path} cannot be written ({error.strerror}); name a writable place with --ready-file") from error
+        raise Misconfigured(
+            f"the ready file {path} cannot be written ({error.strerror}); name a writable place with --ready-file"
+        ) from error
 
 
 def settle_memory() -> None:

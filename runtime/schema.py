@@ -54,7 +54,14 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
     CollectionSchema(
         name="interactions",
         meaning="ledger: what users did; _id is the caller's event_id",
-        required={"user_id": "string", "item_id": "string", "type": "string", "label": "double", "occur_time": "date", "receive_time": "date"},
+        required={
+            "user_id": "string",
+            "item_id": "string",
+            "type": "string",
+            "label": "double",
+            "occur_time": "date",
+            "receive_time": "date",
+        },
         indexes=(
             Index(name="user", keys=(("user_id", ASCENDING), ("occur_time", DESCENDING), ("_id", DESCENDING))),
             Index(name="item", keys=(("item_id", ASCENDING), ("occur_time", ASCENDING))),
@@ -161,7 +168,8 @@ async def migrate(mongo: Mongo) -> int:
     version = int(stored["version"]) if stored else 0
     if version > len(MIGRATIONS):
         raise Misconfigured(
-            f"the database is at schema version {version}, and this release knows {len(MIGRATIONS)}; run the release that made it, or a later one"
+            f"the database is at schema version {version}, and this release knows {len(MIGRATIONS)}; "
+            "run the release that made it, or a later one"
         )
     for step in range(version, len(MIGRATIONS)):
         await MIGRATIONS[step](mongo)

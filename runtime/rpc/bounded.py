@@ -27,7 +27,9 @@ class Bounded:
             except TimeoutError as error:
                 if not timeout.expired():
                     raise
-                raise Unavailable("no answer within the deadline; what was written is unknown: try again with the same ids", reason="TOO_SLOW") from error
+                raise Unavailable(
+                    "no answer within the deadline; what was written is unknown: try again with the same ids", reason="TOO_SLOW"
+                ) from error
 
         return bounded
 

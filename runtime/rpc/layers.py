@@ -1,7 +1,7 @@
 """The layers around every handler: a list, outermost first, that one can print.
 
-One interceptor carries them all. It wraps a method's handler once and keeps it by method name; unknown methods, whose names strangers choose, are
-not kept.
+One interceptor carries them all. It wraps a method's handler once and keeps it by method name; unknown methods, whose names strangers
+choose, are not kept.
 """
 
 from __future__ import annotations

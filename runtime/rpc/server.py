@@ -58,7 +58,13 @@ class RpcSettings(Section):
 class RpcServer:
     """Serves services until it is drained."""
 
-    def __init__(self, settings: RpcSettings, services: list[tuple[ServiceDescriptor, Callable[[Any, grpc.aio.Server], None], Any]], *, log_calls: bool) -> None:
+    def __init__(
+        self,
+        settings: RpcSettings,
+        services: list[tuple[ServiceDescriptor, Callable[[Any, grpc.aio.Server], None], Any]],
+        *,
+        log_calls: bool,
+    ) -> None:
         """`services` are (descriptor, add_…_to_server, servicer)."""
         if settings.host not in LOOPBACK and not settings.allow_unauthenticated:
             raise Misconfigured(
@@ -71,7 +77,12 @@ class RpcServer:
             for descriptor, _, _ in services
             for method in descriptor.methods
         ]
-        layers: list[Layer] = [Measured(methods), Logged(calls=log_calls), Translated(), Bounded(longest_seconds=settings.longest_call_seconds)]
+        layers: list[Layer] = [
+            Measured(methods),
+            Logged(calls=log_calls),
+            Translated(),
+            Bounded(longest_seconds=settings.longest_call_seconds),
+        ]
         self._server = grpc.aio.server(
             interceptors=(Layers(layers),),
             maximum_concurrent_rpcs=settings.max_concurrent_calls,

@@ -49,7 +49,8 @@ def details_of(error: errors.RankloopError, code: grpc.StatusCode) -> bytes:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status.SerializeToString()
+    serialized: bytes = status.SerializeToString()
+    return serialized
 
 
 def internal_details(reference: str) -> tuple[str, bytes]:
