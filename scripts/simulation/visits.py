@@ -1,0 +1,65 @@
+"""Visits: who comes when, what the caller offers, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.simulation.seeds import generator
+from scripts.simulation.world import Flags, Floats, Integers, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One slate as it was served, and what the user did with it."""
+
+    user: int
+    """Index into the world's people."""
+    ndcg: float
+    """The true NDCG@10 of the slate among all candidates of its request."""
+    diversity: float | None
+    """1 − mean pairwise similarity of the slate; None for fewer than two items."""
+    impression_count: int
+    clicked_impression_count: int
+    click_count: int
+    implement_count: int
+    interaction_count: int
+    """Everything the user did, of whatever type."""
+    model_version: str
+    """Empty: no model ranked."""
+    fallback_reason: str
+    """Empty: a model ranked."""
+
+
+def arrivals(world: World, count: int, phase: str) -> Integers:
+    """(count,) the users of the visits of a phase in the order of their coming, drawn by activity."""
+    people = world.people
+    return generator(world.seed, "arrivals", phase).choice(len(people), size=count, p=people.activities).astype(np.int64)
+
+
+def offer(finished: Flags, count: int, rng: np.random.Generator) -> Integers:
+    """The candidates of a request: at most `count` items, drawn uniformly from those the user has neither implemented nor dismissed.
+
+    Args:
+        finished: (n_items,) which items the user is through with.
+    """
+    draws = rng.random(len(finished))
+    draws[finished] = np.inf
+    open_count = int((~finished).sum())
+    return np.argsort(draws)[: min(count, open_count)].astype(np.int64)
+
+
+def diversity(world: World, served: Integers) -> float | None:
+    """1 − mean pairwise similarity of a slate: Jaccard of tags, where an equal type counts as a shared tag; None below two items."""
+    if len(served) < 2:
+        return None
+    catalogue = world.catalogue
+    types = np.zeros((len(served), int(catalogue.types.max()) + 1), dtype=np.float64)
+    types[np.arange(len(served)), catalogue.types[served]] = 1.0
+    sets: Floats = np.hstack([catalogue.tags[served].astype(np.float64), types])
+    shared = sets @ sets.T
+    sizes = sets.sum(axis=1)
+    similar = shared / (sizes[:, None] + sizes[None, :] - shared)
+    above = np.triu_indices(len(served), 1)
+    return float(1.0 - similar[above].mean())
