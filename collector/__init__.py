@@ -1,0 +1,1 @@
+"""What happened: accept, label, record, fold."""

@@ -1,0 +1,210 @@
+"""Between messages and the documents of the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+
+from collector.labels import LabelRule, label_of
+from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate
+from runtime.mongo import Document
+from runtime.timestamps import to_datetime, to_timestamp
+
+DIGEST_BYTES = 12
+
+
+def digest_of(entry: Message) -> bytes:
+    """A fingerprint of an entry as it was sent: the same id with another one is a caller's mistake."""
+    return hashlib.blake2b(entry.SerializeToString(deterministic=True), digest_size=DIGEST_BYTES).digest()
+
+
+def interaction_document(entry: Interaction, rule: LabelRule, now: datetime) -> Document:
+    """The ledger's form of a checked interaction. `now` is at full milliseconds."""
+    value = entry.value if entry.HasField("value") else None
+    document: Document = {
+        "_id": entry.event_id,
+        "user_id": entry.user_id,
+        "item_id": entry.item_id,
+        "type": entry.type,
+        "label": label_of(rule, value),
+        "acts": rule.acts,
+        "occur_time": to_datetime(entry.occur_time) if entry.HasField("occur_time") else now,
+        "receive_time": now,
+        "digest": digest_of(entry),
+        "pending": now,
+    }
+    if value is not None:
+        document["value"] = value
+    if entry.HasField("position"):
+        document["position"] = entry.position
+    if entry.ranking_id:
+        document["ranking_id"] = entry.ranking_id
+    if entry.session_id:
+        document["session_id"] = entry.session_id
+    if entry.item_type:
+        document["item_type"] = entry.item_type
+    if entry.surface:
+        document["surface"] = entry.surface
+    if entry.dropoff_point:
+        document["dropoff_point"] = entry.dropoff_point
+    if entry.context:
+        document["context"] = pairs(entry.context)
+    return document
+
+
+def interaction_message(document: Mapping[str, Any]) -> Interaction:
+    """The reverse of `interaction_document`."""
+    entry = Interaction(
+        event_id=document["_id"],
+        user_id=document["user_id"],
+        item_id=document["item_id"],
+        type=document["type"],
+        occur_time=to_timestamp(document["occur_time"]),
+        ranking_id=document.get("ranking_id", ""),
+        session_id=document.get("session_id", ""),
+        item_type=document.get("item_type", ""),
+        surface=document.get("surface", ""),
+        dropoff_point=document.get("dropoff_point", ""),
+        context=mapping(document.get("context", [])),
+    )
+    if "value" in document:
+        entry.value = document["value"]
+    if "position" in document:
+        entry.position = document["position"]
+    return entry
+
+
+def slate_document(entry: Slate, item_types: Mapping[str, str], now: datetime) -> tuple[Document, tuple[str, ...]]:
+    """The ledger's form of a checked slate, and the names of its feature columns (none: no features).
+
+    `item_types` is what the catalogue says of items whose type the caller left out.
+    """
+    items: list[Document] = []
+    for place, item in enumerate(entry.items, start=1):
+        kept: Document = {
+            "item_id": item.item_id,
+            "item_type": item.item_type or item_types.get(item.item_id, ""),
+            "position": item.position or place,
+        }
+        if item.HasField("score"):
+            kept["score"] = item.score
+        if item.HasField("propensity"):
+            kept["propensity"] = item.propensity
+        if item.tags:
+            kept["tags"] = list(item.tags)
+        if item.attributes:
+            kept["attributes"] = pairs(item.attributes)
+            if tier := item.attributes.get("tier"):
+                kept["tier"] = tier
+        items.append(kept)
+    document: Document = {
+        "_id": entry.ranking_id,
+        "user_id": entry.user_id,
+        "surface": entry.surface,
+        "algorithm": entry.algorithm,
+        "model_version": entry.model_version,
+        "show_time": to_datetime(entry.show_time) if entry.HasField("show_time") else now,
+        "receive_time": now,
+        "items": items,
+        "digest": digest_of(entry),
+        "pending": now,
+    }
+    if entry.session_id:
+        document["session_id"] = entry.session_id
+    if entry.experiment_id:
+        document["experiment_id"] = entry.experiment_id
+        document["variant_id"] = entry.variant_id
+    if entry.context:
+        document["context"] = pairs(entry.context)
+    names, values = feature_block([item.features for item in entry.items])
+    if names:
+        document["features"] = values
+    return document, names
+
+
+def feature_block(rows: Sequence[Mapping[str, float]]) -> tuple[tuple[str, ...], bytes]:
+    """Features of several items as columns: the names, sorted, and little-endian float64 values, (n_items, n_names), missing is NaN."""
+    names = tuple(sorted({name for row in rows for name in row}))
+    if not names:
+        return (), b""
+    column = {name: index for index, name in enumerate(names)}
+    block = np.full((len(rows), len(names)), np.nan, dtype="<f8")
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            block[index, column[name]] = value
+    return names, block.tobytes()
+
+
+def names_hash(names: Sequence[str]) -> str:
+    """The id of a list of caller-named feature columns."""
+    return "columns-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
+
+
+def outcome_document(entry: Outcome, now: datetime) -> Document:
+    """The ledger's form of a checked outcome."""
+    document: Document = {
+        "_id": entry.event_id,
+        "user_id": entry.user_id,
+        "type": entry.type,
+        "occur_time": to_datetime(entry.occur_time) if entry.HasField("occur_time") else now,
+        "receive_time": now,
+        "digest": digest_of(entry),
+        "pending": now,
+    }
+    if entry.HasField("before_value"):
+        document["before_value"] = entry.before_value
+    if entry.HasField("value"):
+        document["value"] = entry.value
+    if entry.item_id:
+        document["item_id"] = entry.item_id
+    if entry.ranking_id:
+        document["ranking_id"] = entry.ranking_id
+    if entry.attributes:
+        document["attributes"] = pairs(entry.attributes)
+    return document
+
+
+def session_document(entry: Session, now: datetime) -> Document:
+    """The ledger's form of a checked session that starts."""
+    return {
+        "_id": entry.session_id,
+        "user_id": entry.user_id,
+        "start_time": to_datetime(entry.start_time) if entry.HasField("start_time") else now,
+        "receive_time": now,
+        "device": entry.device,
+        "browser": entry.browser,
+        "pages": list(entry.pages),
+        "context": pairs(entry.context),
+        "digest": digest_of(entry),
+    }
+
+
+def session_message(document: Mapping[str, Any]) -> Session:
+    """A session as stored."""
+    entry = Session(
+        session_id=document["_id"],
+        user_id=document["user_id"],
+        start_time=to_timestamp(document["start_time"]),
+        device=document["device"],
+        browser=document["browser"],
+        pages=document["pages"],
+        context=mapping(document["context"]),
+    )
+    if "end_time" in document:
+        entry.end_time.CopyFrom(to_timestamp(document["end_time"]))
+    return entry
+
+
+def pairs(entries: Mapping[str, str]) -> list[list[str]]:
+    """A map as a list of pairs, sorted: keys of callers may hold dots and dollars, which field names may not."""
+    return [[key, value] for key, value in sorted(entries.items())]
+
+
+def mapping(stored: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The reverse of `pairs`."""
+    return {key: value for key, value in stored}
