@@ -157,7 +157,7 @@ class Bundle:
             raise BadBundle("the canned slate is not of float64")
         rows = canned.scores.size
         if not rows or canned.scores.shape != (rows,) or canned.matrix.shape != (rows, features):
-            raise BadBundle(f"the canned slate has {canned.matrix.shape} and scores {canned.scores.shape}; expected (n, {features}) and (n,)")
+            raise BadBundle(f"the canned rows are {canned.matrix.shape}, the scores {canned.scores.shape}; not (n, {features}) and (n,)")
         if not np.isfinite(canned.scores).all():
             raise BadBundle("a canned score is not finite")
         scores = raw_scores(booster, canned.matrix)

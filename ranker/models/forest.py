@@ -6,6 +6,7 @@ beyond. So a stranger's forest is checked here first, number by number.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def check_forest(forest: bytes) -> ForestSummary:
     if len(forest) > MAX_FOREST_BYTES:
         raise BadBundle(f"the forest has {len(forest)} bytes; at most {MAX_FOREST_BYTES} are taken")
     try:
-        text = forest.decode("ascii").replace("\r\n", "\n")
+        text = forest.decode("ascii")
     except UnicodeDecodeError as error:
         raise BadBundle(f"the forest is not LightGBM's text format: byte {error.start} is not ASCII") from error
     if not text.startswith(HEADER):
@@ -61,9 +62,12 @@ def check_forest(forest: bytes) -> ForestSummary:
         raise BadBundle(f"the forest has {len(trees)} trees; at most {MAX_TREES} are taken")
     if not trees:
         raise BadBundle("the forest has no trees")
-    sizes = header.get("tree_sizes", "").split()
-    if len(sizes) != len(trees):
-        raise BadBundle(f"the header speaks of {len(sizes)} trees and {len(trees)} follow")
+    if "tree_sizes" in header:
+        # LightGBM jumps by these sizes without looking where it lands.
+        sizes = list(_integers(header, "tree_sizes", len(trees), "the header"))
+        lengths = [len(f"Tree={tree}\n") for tree in trees]
+        if sizes != lengths:
+            raise BadBundle("tree_sizes in the header are not the lengths of the trees: the text was changed after LightGBM wrote it")
     leaves = max(_check_tree(_fields(tree), f"tree {index}", feature_count) for index, tree in enumerate(trees))
     return ForestSummary(feature_count=feature_count, tree_count=len(trees), max_leaf_count=leaves)
 
@@ -117,7 +121,7 @@ def _check_categories(tree: Mapping[str, str], thresholds: Sequence[float], wher
     if not 1 <= count <= MAX_LEAVES:
         raise BadBundle(f"{where}: num_cat={count}")
     boundaries = list(_integers(tree, "cat_boundaries", count + 1, where))
-    if boundaries[0] != 0 or any(b < a for a, b in zip(boundaries, boundaries[1:], strict=False)):
+    if boundaries[0] != 0 or any(later < earlier for earlier, later in itertools.pairwise(boundaries)):
         raise BadBundle(f"{where}: cat_boundaries do not rise from 0")
     for _ in _integers(tree, "cat_threshold", boundaries[-1], where):
         pass

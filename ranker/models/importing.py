@@ -75,7 +75,10 @@ def _bundle(text: bytes, feature_names: tuple[str, ...], version: str | None, sc
 
 
 def canned_matrix(booster: lightgbm.Booster) -> NDArray[np.float64]:
-    """(CANNED_ROWS, features) float64: values around every threshold of the forest's features, some missing. The same for the same forest."""
+    """Values to try a forest on: around the thresholds of each feature, some missing; the same for the same forest.
+
+    (CANNED_ROWS, features) float64.
+    """
     random = np.random.default_rng(0)
     columns: list[NDArray[np.float64]] = []
     thresholds = _thresholds(booster.model_to_string(), booster.num_feature())
@@ -112,7 +115,7 @@ def _name_violations(feature_names: Sequence[str], version: str | None, schema: 
     known, seen = set(schema.names), set[str]()
     for index, name in enumerate(feature_names):
         if name not in known:
-            described = f"the schema has no feature {name!r}; declare it among the request features, or see docs/reference/features.md for those there are"
+            described = f"no feature {name!r}: declare it among the request features, or choose from docs/reference/features.md"
             violations.append(Violation(field=f"feature_names[{index}]", reason="UNKNOWN_FEATURE", description=described))
         elif name in seen:
             violations.append(Violation(field=f"feature_names[{index}]", reason="DUPLICATE", description=f"{name!r} is named twice"))

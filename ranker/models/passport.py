@@ -38,6 +38,12 @@ class Metric:
     high: float | None = None
     """Upper end."""
 
+    def to_document(self) -> dict[str, str | float]:
+        """Without the ends of an interval that was not made."""
+        if self.low is None or self.high is None:
+            return {"name": self.name, "value": self.value}
+        return {"name": self.name, "value": self.value, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureGain:

@@ -118,7 +118,7 @@ class ModelRegistry:
             "schema_hash": passport.schema_hash,
             "slate_count": passport.slate_count,
             "row_count": passport.row_count,
-            "metrics": [_metric(one) for one in (passport.metrics if metrics is None else metrics)],
+            "metrics": [one.to_document() for one in (passport.metrics if metrics is None else metrics)],
             "top_features": [{"feature": one.feature, "gain_share": one.gain_share} for one in passport.top_features],
             "files": bundle.sha256,
             "byte_count": len(packed),
@@ -267,14 +267,6 @@ class ModelRegistry:
         if previous is not None:
             changes["previous"] = previous
         await self._models.update_one({"_id": target}, {"$set": changes}, session=session)
-
-
-def _metric(metric: Metric) -> Document:
-    """Without the ends of an interval that was not made."""
-    document: Document = {"name": metric.name, "value": metric.value}
-    if metric.low is not None and metric.high is not None:
-        document |= {"low": metric.low, "high": metric.high}
-    return document
 
 
 def _unknown(model_version: str) -> NotFound:

@@ -64,7 +64,8 @@ class TrainingRuns:
 
         async def work(session: Any) -> Document:
             # Two requests at one moment both write here, so one of them waits for the other and then sees its run.
-            await self._mongo.collection("meta").update_one({"_id": "training_request"}, {"$inc": {"count": 1}}, upsert=True, session=session)
+            meta = self._mongo.collection("meta")
+            await meta.update_one({"_id": "training_request"}, {"$inc": {"count": 1}}, upsert=True, session=session)
             waiting = await self._runs.find_one({"status": "requested"}, session=session)
             if waiting is not None:
                 return waiting
@@ -119,8 +120,8 @@ class TrainingRuns:
         metrics: Sequence[Metric] = (),
     ) -> TrainingRun:
         """Ends a run well."""
-        stored = [{"name": one.name, "value": one.value, **({} if one.low is None else {"low": one.low, "high": one.high})} for one in metrics]
-        changes = {"result": result, "row_count": row_count, "model_version": model_version, "promoted": promoted, "metrics": stored}
+        changes: Document = {"result": result, "row_count": row_count, "model_version": model_version, "promoted": promoted}
+        changes["metrics"] = [metric.to_document() for metric in metrics]
         return await self._end(run, "succeeded", now, changes)
 
     async def fail(self, run: TrainingRun, now: datetime, *, error: str) -> TrainingRun:

@@ -1,0 +1,1 @@
+"""How the ranker learns: data, split, training, evaluation, gate."""
