@@ -1,0 +1,1 @@
+"""What a ranking worker knows: items in memory, users read on demand."""
