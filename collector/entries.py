@@ -207,4 +207,4 @@ def pairs(entries: Mapping[str, str]) -> list[list[str]]:
 
 def mapping(stored: Sequence[Sequence[str]]) -> dict[str, str]:
     """The reverse of `pairs`."""
-    return {key: value for key, value in stored}
+    return {key: value for key, value in stored}  # noqa: C416 - a pair is a list here

@@ -19,6 +19,7 @@ import motor.motor_asyncio
 import pymongo
 import pymongo.errors
 from bson.codec_options import CodecOptions
+from bson.int64 import Int64 as Long
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -31,6 +32,7 @@ __all__ = [
     "DeleteOne",
     "Document",
     "InsertOne",
+    "Long",
     "Mongo",
     "ReplaceOne",
     "UpdateMany",

@@ -86,6 +86,7 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         indexes=(
             Index(name="user", keys=(("user_id", ASCENDING), ("occur_time", DESCENDING))),
             Index(name="item", keys=(("item_id", ASCENDING), ("occur_time", ASCENDING)), partial={"item_id": {"$exists": True}}),
+            Index(name="ranking", keys=(("ranking_id", ASCENDING),), partial={"ranking_id": {"$exists": True}}),
             Index(name="time", keys=(("occur_time", ASCENDING),)),
             PENDING,
         ),

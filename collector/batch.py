@@ -1,0 +1,179 @@
+"""One step of the fold, without I/O: ledger entries and what is known in, changed attributions and tallies out.
+
+Counted is what became of the impressions of slates that were folded. An interaction that comes before its slate changes the impression's
+attribution and nothing else; the slate, when it comes, counts its impressions as they are by then. So every order of arrival gives the
+same tallies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from collector.attribution import Attribution, Touch
+from collector.labels import Combination
+from collector.tally import Cell, TallyDeltas, TallyId, difference, impression_counters, interaction_counters, item_share, outcome_counters
+
+Document = Mapping[str, Any]
+ImpressionId = tuple[str, str]
+"""(ranking_id, item_id)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Entries to fold, and what the database knows of what they touch."""
+
+    interactions: Sequence[Document]
+    slates: Sequence[Document]
+    outcomes: Sequence[Document]
+    folded_slates: Mapping[str, Document]
+    """Slates folded before that the entries name, by ranking_id."""
+    folded_outcomes: Sequence[Document]
+    """Outcomes folded before that name a slate of this batch."""
+    attributions: Mapping[ImpressionId, Attribution]
+    """As they are before, of every impression that the entries touch and that had an interaction."""
+
+
+@dataclass(slots=True)
+class Folded:
+    """What a batch changes."""
+
+    attributions: dict[ImpressionId, Attribution] = field(default_factory=dict)
+    """As they are after; only those that changed."""
+    tallies: dict[TallyId, dict[tuple[int, str], int]] = field(default_factory=dict)
+    """What to add, by (hour, counter)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Impression:
+    """Where an impression counts."""
+
+    cell: Cell
+    item_id: str
+    item_type: str
+    position: int
+    show_time: datetime
+
+
+def fold(batch: Batch, rule: Combination) -> Folded:
+    """Takes the entries in. Pure, and the same for any order of entries and any division into batches."""
+    deltas = TallyDeltas()
+    after: dict[ImpressionId, Attribution] = {}
+    for interaction in batch.interactions:
+        _count_interaction(deltas, interaction)
+        if ranking_id := interaction.get("ranking_id"):
+            impression_id = (ranking_id, interaction["item_id"])
+            if impression_id not in after:
+                before = batch.attributions.get(impression_id)
+                after[impression_id] = before.copy() if before else Attribution()
+            after[impression_id].add(touch_of(interaction))
+
+    known = {ranking_id: _impressions(slate) for ranking_id, slate in batch.folded_slates.items()}
+    for (ranking_id, item_id), attribution in after.items():
+        impression = known.get(ranking_id, {}).get(item_id)
+        if impression is not None:
+            before = batch.attributions.get((ranking_id, item_id))
+            _count_impression(
+                deltas,
+                impression,
+                difference(
+                    impression_counters(attribution, impression.show_time, rule), impression_counters(before, impression.show_time, rule)
+                ),
+            )
+
+    arrived = {slate["_id"]: _impressions(slate) for slate in batch.slates}
+    for ranking_id, impressions in arrived.items():
+        for item_id, impression in impressions.items():
+            now = after.get((ranking_id, item_id)) or batch.attributions.get((ranking_id, item_id))
+            _count_impression(deltas, impression, impression_counters(now, impression.show_time, rule))
+        shown = list(impressions.values())
+        deltas.add_slate([impression.cell for impression in shown], shown[0].show_time)
+
+    for outcome in batch.outcomes:
+        _count_outcome(deltas, outcome)
+        ranking_id = outcome.get("ranking_id", "")
+        _attribute_outcome(deltas, outcome, arrived.get(ranking_id) or known.get(ranking_id))
+    for outcome in batch.folded_outcomes:
+        _attribute_outcome(deltas, outcome, arrived.get(outcome["ranking_id"]))
+    return Folded(after, deltas.settle())
+
+
+def touch_of(interaction: Document) -> Touch:
+    """An interaction as its impression sees it."""
+    return Touch(
+        interaction["occur_time"],
+        interaction["_id"],
+        interaction["type"],
+        interaction["label"],
+        interaction["acts"],
+        interaction.get("value"),
+        interaction.get("dropoff_point", ""),
+    )
+
+
+def slate_cell(slate: Document) -> tuple[str, str, str, str]:
+    """Where a slate stands among the dimensions of performance: algorithm, model version, variant, surface."""
+    experiment = slate.get("experiment_id", "")
+    variant = f"{experiment}/{slate.get('variant_id', '')}" if experiment else ""
+    return slate.get("algorithm", ""), slate.get("model_version", ""), variant, slate.get("surface", "")
+
+
+def _impressions(slate: Document) -> dict[str, _Impression]:
+    cell, show_time = slate_cell(slate), slate["show_time"]
+    return {
+        item["item_id"]: _Impression(
+            Cell(*cell, str(item["position"]), item.get("tier", "")),
+            item["item_id"],
+            item.get("item_type", ""),
+            item["position"],
+            show_time,
+        )
+        for item in slate["items"]
+    }
+
+
+def _count_interaction(deltas: TallyDeltas, interaction: Document) -> None:
+    counters = interaction_counters(interaction["type"], interaction["label"])
+    moment = interaction["occur_time"]
+    deltas.add("item", interaction["item_id"], moment, counters)
+    deltas.add("all", "", moment, counters)
+    if item_type := interaction.get("item_type"):
+        deltas.add("type", item_type, moment, counters)
+
+
+def _count_impression(deltas: TallyDeltas, impression: _Impression, counters: Mapping[str, int]) -> None:
+    if not counters:
+        return
+    deltas.add_impression(impression.cell, impression.show_time, counters)
+    share = item_share(counters, impression.position)
+    if share:
+        deltas.add("item", impression.item_id, impression.show_time, share)
+        if impression.item_type:
+            deltas.add("type", impression.item_type, impression.show_time, share)
+
+
+def _count_outcome(deltas: TallyDeltas, outcome: Document) -> None:
+    counters = outcome_counters(outcome.get("value"))
+    deltas.add("all", "", outcome["occur_time"], counters)
+    if item_id := outcome.get("item_id"):
+        deltas.add("item", item_id, outcome["occur_time"], counters)
+
+
+def _attribute_outcome(deltas: TallyDeltas, outcome: Document, slate: Mapping[str, _Impression] | None) -> None:
+    """The slate's groups earn the outcome; those that look inside it, only where it names an item of the slate. None: not yet known."""
+    if slate is None:
+        return
+    counters = outcome_counters(outcome.get("value"))
+    impression = slate.get(outcome.get("item_id", ""))
+    if impression is not None:
+        deltas.add_impression(impression.cell, impression.show_time, counters)
+    else:
+        any_of_them = next(iter(slate.values()))
+        deltas.add_slate_value(any_of_them.cell[:4], any_of_them.show_time, counters)
+
+
+def touched(interactions: Iterable[Document]) -> list[ImpressionId]:
+    """The impressions that interactions name, each once."""
+    return list({(entry["ranking_id"], entry["item_id"]): None for entry in interactions if entry.get("ranking_id")})

@@ -1,0 +1,195 @@
+"""The fold worker: follows the ledger and keeps attributions and tallies exact.
+
+An entry is inserted with a pending mark under a partial index. One transaction takes a batch of pending entries, changes attributions and
+tallies, and removes the marks: whatever is killed at whatever line, each entry is in them exactly once. There is no watermark, so there is
+no clock to trust. One worker is active, held by a lease; a worker that lost it cannot commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from collector.attribution import Attribution
+from collector.batch import Batch, Folded, ImpressionId, fold, touched
+from collector.labels import Combination
+from collector.tally import TallyId
+from runtime.errors import Aborted, Unavailable
+from runtime.lease import Lease
+from runtime.logs import get_logger
+from runtime.metrics import LATENCY_BUCKETS
+from runtime.mongo import Document, Long, Mongo, ReplaceOne, UpdateOne
+
+log = get_logger("fold")
+
+KINDS = ("interactions", "slates", "outcomes")
+SLATE_COLUMNS = {"features": 0, "context": 0}
+LAG_COUNT = 100_000
+
+ACTIVE = Gauge("rankloop_fold_active", "1 while this process holds the fold's lease.")
+FOLDED = Counter("rankloop_fold_entries", "Ledger entries folded.", ["kind"])
+SECONDS = Histogram("rankloop_fold_batch_seconds", "Time of one transaction of the fold.", buckets=LATENCY_BUCKETS)
+LAG_ENTRIES = Gauge("rankloop_fold_lag_entries", f"Ledger entries yet to be folded, at most {LAG_COUNT} counted per kind.")
+LAG_SECONDS = Gauge("rankloop_fold_lag_seconds", "Age of the oldest entry yet to be folded.")
+
+
+class FoldWorker:
+    """Folds while it holds the lease, stands by while another does."""
+
+    def __init__(self, mongo: Mongo, lease: Lease, rule: Combination, *, batch_entries: int, poll_seconds: float) -> None:
+        self._mongo = mongo
+        self._lease = lease
+        self._rule = rule
+        self._batch_entries = batch_entries
+        self._poll_seconds = poll_seconds
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set, then lets go of the lease."""
+        try:
+            while not stop.is_set():
+                try:
+                    busy = await self._step()
+                except (Unavailable, Aborted) as error:
+                    log.warning("fold interrupted", cause=error.message)
+                    busy = False
+                if not busy:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), self._poll_seconds)
+        finally:
+            ACTIVE.set(0)
+            with contextlib.suppress(Unavailable):
+                await self._lease.release()
+
+    async def _step(self) -> bool:
+        """One round; says whether there was something to do."""
+        held = self._lease.epoch != 0
+        if not await self._lease.claim():
+            ACTIVE.set(0)
+            return False
+        if not held:
+            log.info("fold active", epoch=self._lease.epoch)
+            ACTIVE.set(1)
+        begin = time.perf_counter()
+        count = await self.fold_once()
+        if count:
+            SECONDS.observe(time.perf_counter() - begin)
+        return count > 0
+
+    async def fold_once(self) -> int:
+        """Folds one batch of what is pending; returns the number of entries."""
+        pending: dict[str, list[Document]] = {}
+        for kind in KINDS:
+            limit = self._batch_entries if kind == "interactions" else max(1, self._batch_entries // 8)
+            columns = SLATE_COLUMNS if kind == "slates" else None
+            pending[kind] = await self._mongo.collection(kind).find(
+                {"pending": {"$exists": True}}, columns, sort=[("pending", 1)], limit=limit, hint="pending"
+            )
+        count = sum(map(len, pending.values()))
+        if count:
+
+            async def work(session: Any) -> None:
+                # The lease first: a worker that lost it learns so before it reads, and two can never interleave.
+                revision = await self._lease.next_revision(session)
+                batch = await self._gather(pending, session)
+                await self._store(fold(batch, self._rule), revision, session)
+                for kind, entries in pending.items():
+                    await self._unmark(kind, entries, session)
+
+            await self._mongo.transact(work)
+            for kind, entries in pending.items():
+                FOLDED.labels(kind).inc(len(entries))
+        return count
+
+    async def _gather(self, pending: Mapping[str, list[Document]], session: Any) -> Batch:
+        arrived = {slate["_id"] for slate in pending["slates"]}
+        named = {entry["ranking_id"] for kind in ("interactions", "outcomes") for entry in pending[kind] if entry.get("ranking_id")}
+        impressions = set(touched(pending["interactions"]))
+        impressions.update((slate["_id"], item["item_id"]) for slate in pending["slates"] for item in slate["items"])
+        return Batch(
+            interactions=pending["interactions"],
+            slates=pending["slates"],
+            outcomes=pending["outcomes"],
+            folded_slates=await self._folded_slates(named - arrived, session),
+            folded_outcomes=await self._folded_outcomes(arrived, session),
+            attributions=await self._attributions(impressions, session),
+        )
+
+    async def _folded_slates(self, ranking_ids: Iterable[str], session: Any) -> dict[str, Document]:
+        wanted = list(ranking_ids)
+        if not wanted:
+            return {}
+        query = {"_id": {"$in": wanted}, "pending": {"$exists": False}}
+        found = await self._mongo.collection("slates").find(query, SLATE_COLUMNS, limit=len(wanted), session=session)
+        return {slate["_id"]: slate for slate in found}
+
+    async def _folded_outcomes(self, ranking_ids: Iterable[str], session: Any) -> list[Document]:
+        wanted = list(ranking_ids)
+        if not wanted:
+            return []
+        query = {"ranking_id": {"$in": wanted}, "pending": {"$exists": False}}
+        return await self._mongo.collection("outcomes").find(query, limit=1_000_000, hint="ranking", session=session)
+
+    async def _attributions(self, impressions: Iterable[ImpressionId], session: Any) -> dict[ImpressionId, Attribution]:
+        ids = [{"ranking_id": ranking_id, "item_id": item_id} for ranking_id, item_id in impressions]
+        if not ids:
+            return {}
+        found = await self._mongo.collection("attributions").find({"_id": {"$in": ids}}, limit=len(ids), session=session)
+        return {(one["_id"]["ranking_id"], one["_id"]["item_id"]): Attribution.from_document(one) for one in found}
+
+    async def _store(self, folded: Folded, revision: int, session: Any) -> None:
+        attributions = []
+        for (ranking_id, item_id), attribution in folded.attributions.items():
+            identity = {"ranking_id": ranking_id, "item_id": item_id}
+            document = {"_id": identity, "ranking_id": ranking_id, **attribution.to_document(self._rule)}
+            attributions.append(ReplaceOne({"_id": identity}, document, upsert=True))
+        await self._mongo.collection("attributions").bulk_write(attributions, session=session)
+        tallies = [tally_write(tally, counters, revision) for tally, counters in folded.tallies.items()]
+        await self._mongo.collection("tallies").bulk_write(tallies, session=session)
+
+    async def _unmark(self, kind: str, entries: list[Document], session: Any) -> None:
+        if not entries:
+            return
+        query = {"_id": {"$in": [entry["_id"] for entry in entries]}, "pending": {"$exists": True}}
+        unmarked = await self._mongo.collection(kind).update_many(query, {"$unset": {"pending": ""}}, session=session)
+        if unmarked != len(entries):
+            raise Aborted(f"{len(entries) - unmarked} of {len(entries)} {kind} were folded by another", reason="LEASE_LOST")
+
+
+def tally_write(tally: TallyId, counters: Mapping[tuple[int, str], int], revision: int) -> UpdateOne:
+    """Adds to one tally, for the day and for its hours."""
+    identity = {"scope": tally.scope, "start": tally.day, "key": tally.key if isinstance(tally.key, str) else list(tally.key)}
+    added: dict[str, int] = {}
+    for (hour, counter), count in counters.items():
+        added[f"hours.{hour}.{counter}"] = count
+        day_counter = f"day.{counter}"
+        added[day_counter] = added.get(day_counter, 0) + count
+    return UpdateOne({"_id": identity}, {"$inc": added, "$set": {"revision": Long(revision)}}, upsert=True)
+
+
+async def watch_lag(mongo: Mongo, stop: asyncio.Event, clock: Any, *, every_seconds: float = 2.0) -> None:
+    """Keeps the lag's metrics up to date."""
+    while not stop.is_set():
+        with contextlib.suppress(Unavailable):
+            counts = [await mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS]
+            oldest = await oldest_pending(mongo)
+            LAG_ENTRIES.set(sum(counts))
+            LAG_SECONDS.set(max(0.0, (clock() - oldest).total_seconds()) if oldest else 0.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every_seconds)
+
+
+async def oldest_pending(mongo: Mongo) -> datetime | None:
+    """When the oldest entry yet to be folded was received; None: all are folded."""
+    moments: list[datetime] = []
+    for kind in KINDS:
+        found = await mongo.collection(kind).find(
+            {"pending": {"$exists": True}}, {"pending": 1}, sort=[("pending", 1)], limit=1, hint="pending"
+        )
+        moments += [entry["pending"] for entry in found]
+    return min(moments, default=None)

@@ -1,0 +1,105 @@
+"""The collector's process: the fold, and TrackingService on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import uuid
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+from collector.commit import CommitLimits
+from collector.fold import FoldWorker, watch_lag
+from collector.ledger import Ledger
+from collector.quarantine import Quarantine
+from collector.service import TrackingServicer
+from collector.settings import CollectorSettings, LabelSettings
+from collector.tracking import Tracking, utc_now
+from rankloop.v1 import tracking_pb2, tracking_pb2_grpc
+from runtime.errors import Unavailable
+from runtime.lease import Lease
+from runtime.logs import configure_logs, get_logger
+from runtime.metrics import MetricsPort
+from runtime.mongo import Mongo
+from runtime.process import settle_memory, stop_on_signals, write_ready_file
+from runtime.rpc.server import RpcServer
+from runtime.schema import migrate
+from runtime.settings import LogSettings, MetricsSettings, MongoSettings
+
+log = get_logger("collector")
+
+TRIM_SECONDS = 60.0
+
+
+def open_tracking(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> Tracking:
+    """The accept path, for this process or for the server that mounts it."""
+    limits = CommitLimits(
+        capacity_entries=settings.capacity_entries,
+        capacity_bytes=settings.capacity_bytes,
+        write_entries=settings.write_entries,
+        writes_at_once=settings.writes_at_once,
+    )
+    return Tracking(mongo, Ledger.open(mongo, limits), Quarantine(mongo), labels.policy(), utc_now)
+
+
+async def run(
+    *,
+    collector: CollectorSettings,
+    labels: LabelSettings,
+    mongo: MongoSettings,
+    log_settings: LogSettings,
+    metrics: MetricsSettings,
+    ready_file: Path | None = None,
+) -> None:
+    """Runs until a signal says stop.
+
+    Raises:
+        Misconfigured: it cannot start like this.
+        Unavailable: the database does not answer.
+    """
+    configure_logs(log_settings, process="collector")
+    stop = stop_on_signals()
+    async with AsyncExitStack() as stack:
+        metrics_port = MetricsPort(metrics.host, collector.metrics_port)
+        stack.callback(metrics_port.close)
+        opened = await Mongo.open(mongo)
+        stack.push_async_callback(opened.close)
+        await migrate(opened)
+        tracking = open_tracking(opened, collector, labels)
+        service = tracking_pb2.DESCRIPTOR.services_by_name["TrackingService"]
+        server = RpcServer(
+            collector,
+            [(service, tracking_pb2_grpc.add_TrackingServiceServicer_to_server, TrackingServicer(tracking))],
+            log_calls=log_settings.calls,
+        )
+        await server.start()
+        async with asyncio.TaskGroup() as work:
+            work.create_task(_fold_worker(opened, collector, labels).run(stop))
+            work.create_task(watch_lag(opened, stop, utc_now))
+            work.create_task(_trim_quarantine(opened, collector, stop))
+            await server.set_serving()
+            write_ready_file(ready_file, {"address": server.address, "metrics": metrics_port.address, "pid": os.getpid()})
+            settle_memory()
+            log.info("collector ready", address=server.address)
+            await stop.wait()
+            await server.drain()
+            await tracking.wait_idle()
+    log.info("collector stopped")
+
+
+def _fold_worker(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> FoldWorker:
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    lease = Lease(mongo, "fold", holder, settings.lease_seconds, utc_now)
+    return FoldWorker(mongo, lease, labels.combination, batch_entries=settings.fold_entries, poll_seconds=settings.fold_poll_seconds)
+
+
+async def _trim_quarantine(mongo: Mongo, settings: CollectorSettings, stop: asyncio.Event) -> None:
+    quarantine = Quarantine(mongo)
+    while not stop.is_set():
+        with contextlib.suppress(Unavailable):
+            await quarantine.trim(utc_now(), most=settings.quarantine_entries, oldest=timedelta(days=settings.quarantine_days))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), TRIM_SECONDS)

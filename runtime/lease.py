@@ -1,0 +1,72 @@
+"""A lease: who does what only one may do.
+
+Clocks decide only how soon another takes over. That two never do it at once is held by the epoch: whoever writes under the lease does so
+in a transaction that touches the lease's document at the epoch it holds, and that fails when another has taken it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from runtime.errors import Aborted, DuplicateKey
+from runtime.mongo import Document, Mongo
+
+
+@dataclass(slots=True)
+class Lease:
+    """A claim to a name, renewed while it is held."""
+
+    mongo: Mongo
+    name: str
+    holder: str
+    """Who claims it; unique for each process."""
+    seconds: float
+    clock: Callable[[], datetime]
+    epoch: int = 0
+    """Grows with every change of holder; 0: not held by us."""
+
+    async def claim(self) -> bool:
+        """Takes the lease if it is free or ours, and renews it; says whether it is ours now."""
+        now = self.clock()
+        until = now + timedelta(seconds=self.seconds)
+        leases = self.mongo.collection("leases")
+        if self.epoch:
+            kept = await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": until}})
+            if kept:
+                return True
+            self.epoch = 0
+        try:
+            taken = await leases.find_one_and_update(
+                {"_id": self.name, "until": {"$lt": now}},
+                {"$set": {"until": until, "holder": self.holder}, "$inc": {"epoch": 1}, "$setOnInsert": {"revision": 0}},
+                upsert=True,
+            )
+        except DuplicateKey:
+            return False  # another holds it
+        assert taken is not None
+        self.epoch = int(taken["epoch"])
+        return True
+
+    async def release(self) -> None:
+        """Lets go at once, so that another need not wait."""
+        if self.epoch:
+            past = self.clock() - timedelta(seconds=1)
+            await self.mongo.collection("leases").update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}})
+            self.epoch = 0
+
+    async def next_revision(self, session: Any) -> int:
+        """Within a transaction: the number of this change under the lease, one more than the last.
+
+        Raises:
+            Aborted: another holds the lease; nothing of the transaction stays.
+        """
+        found: Document | None = await self.mongo.collection("leases").find_one_and_update(
+            {"_id": self.name, "epoch": self.epoch}, {"$inc": {"revision": 1}}, session=session
+        )
+        if found is None:
+            self.epoch = 0
+            raise Aborted(f"another process holds the lease {self.name}", reason="LEASE_LOST")
+        return int(found["revision"])
