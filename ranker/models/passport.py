@@ -60,7 +60,7 @@ class FeatureGain:
 class Slice:
     """A span of the data, by the time slates were shown."""
 
-    name: Literal["train", "validation", "test"]
+    name: str
     """`train`: learned from. `validation`: stopped the training. `test`: the reported figures."""
 
     start_time: datetime

@@ -60,11 +60,14 @@ def _discounted(scores: NDArray[np.float64], gain: NDArray[np.float64], offsets:
     begins[1:] = (ordered[1:] != ordered[:-1]) | (slates[1:] != slates[:-1])
     ties = np.cumsum(begins) - 1
     mean_gain = np.bincount(ties, weights=gained) / np.bincount(ties)
-    return np.bincount(slates, weights=mean_gain[ties] * discounts, minlength=sizes.size)
+    return np.asarray(np.bincount(slates, weights=mean_gain[ties] * discounts, minlength=sizes.size), dtype=np.float64)
 
 
 def user_means(values: NDArray[np.float64], users: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean of each user's slates: `values` (slates,) float64 without NaN, `users` (slates,) codes → (users,) float64, by rising code."""
+    """The mean of each user's slates, by rising code of the user.
+
+    `values` (slates,) float64 without NaN, `users` (slates,) int64 codes → (users,) float64.
+    """
     _, codes = np.unique(users, return_inverse=True)
     return np.asarray(np.bincount(codes, weights=values) / np.bincount(codes), dtype=np.float64)
 

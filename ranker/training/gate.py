@@ -1,0 +1,80 @@
+"""Whether a new model may serve.
+
+All of it is NDCG@10 on the test slates, which neither the training nor its early stopping has seen:
+
+1. better than chance, by the point estimate;
+2. against the champion: not worse, that is, the 95 % interval of the paired difference does not lie wholly below 0;
+3. against `prior_score`, which serves where no model does: better by the point estimate. Before there is a champion, not worse within
+   the interval of the paired difference: the first model comes from few data, and one that keeps up with the callers' scores may
+   serve, since it is what the next one learns to beat.
+
+The order as shown is reported and does not decide: people look at the top first, so labels favour whatever was shown there, and a
+gate on it would keep every champion for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ranker.models.passport import Metric
+from ranker.training.measurement import difference, metric_name
+
+CUTOFF = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate decided."""
+
+    passed: bool
+    """Whether the model may serve."""
+
+    reason: str
+    """Why, in words."""
+
+
+def judge(metrics: Iterable[Metric]) -> Verdict:
+    """The verdict on `model`, from its metrics on the `test` slice beside `random`, `prior_score` and `champion` where there are any."""
+    by_name = {metric.name: metric for metric in metrics}
+
+    def of(ranker: str) -> Metric | None:
+        return by_name.get(metric_name("test", ranker, CUTOFF))
+
+    model = of("model")
+    if model is None:
+        raise ValueError("the model was not measured on the test slice")
+    faults, merits = list[str](), list[str]()
+    chance, champion, prior = of("random"), of("champion"), of("prior_score")
+    if chance is not None:
+        told = f"{model.value:.4f} beside {chance.value:.4f}"
+        (merits if model.value > chance.value else faults).append(
+            f"better than chance ({told})" if model.value > chance.value else f"it is not better than chance ({told})"
+        )
+    if champion is not None:
+        gap = of(difference("model", "champion"))
+        _judge_gap(gap, model, champion, "the champion", faults, merits)
+    if prior is not None:
+        if champion is None:
+            _judge_gap(of(difference("model", "prior_score")), model, prior, "prior_score", faults, merits)
+        elif model.value > prior.value:
+            merits.append(f"better than prior_score ({prior.value:.4f})")
+        else:
+            faults.append(f"it is not better than prior_score ({model.value:.4f} beside {prior.value:.4f})")
+    if faults:
+        return Verdict(passed=False, reason=f"refused, by NDCG@{CUTOFF} on the test slates: " + "; ".join(faults))
+    beside = "; ".join(merits) if merits else "there is nothing to compare it with"
+    first = "" if champion is not None else " It is the first model to serve." if prior is not None else " It is the first model, without prior_score."
+    return Verdict(passed=True, reason=f"passed, by NDCG@{CUTOFF} on the test slates: {beside}.{first}")
+
+
+def _judge_gap(gap: Metric | None, model: Metric, other: Metric, name: str, faults: list[str], merits: list[str]) -> None:
+    """Not worse: the interval of the difference reaches 0; without an interval, the difference itself does."""
+    value = model.value - other.value if gap is None else gap.value
+    upper = value if gap is None or gap.high is None else gap.high
+    lower = value if gap is None or gap.low is None else gap.low
+    told = f"{model.value:.4f} beside {other.value:.4f}, difference {value:+.4f} in [{lower:+.4f}, {upper:+.4f}]"
+    if upper < 0:
+        faults.append(f"it is worse than {name} ({told})")
+    else:
+        merits.append(f"not worse than {name} ({told})")

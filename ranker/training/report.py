@@ -1,0 +1,53 @@
+"""What a training came to, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ranker.models.passport import FeatureGain, Metric, Slice
+from ranker.models.runs import Mode, Trigger
+from ranker.training.dataset import DatasetCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """What a training, or an evaluation, came to."""
+
+    run_id: str
+    """Its run in the history."""
+    mode: Mode
+    trigger: Trigger
+    model_version: str
+    """The model published; for an evaluation the champion; empty: none."""
+    promoted: bool
+    """Whether the model became champion."""
+    decision: str
+    """What the gate decided, in words."""
+    champion_version: str
+    """The champion it was compared with; empty: there was none."""
+    tree_count: int
+    """Trees of the model."""
+    counts: DatasetCounts
+    """What was found in the window, and what was left out."""
+    slices: tuple[Slice, ...]
+    metrics: tuple[Metric, ...]
+    top_features: tuple[FeatureGain, ...]
+    parameters: tuple[tuple[str, Any], ...]
+    notes: tuple[str, ...]
+    """What a reader should know beside it."""
+    seconds: float
+    """How long it took."""
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, as in `test.model.ndcg_at_10`; None: it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it; metrics by name."""
+        content = asdict(self)
+        content["parameters"] = dict(self.parameters)
+        content["metrics"] = {metric.name: {k: v for k, v in metric.to_document().items() if k != "name"} for metric in self.metrics}
+        for one in content["slices"]:
+            one["start_time"], one["end_time"] = one["start_time"].isoformat(), one["end_time"].isoformat()
+        return content
