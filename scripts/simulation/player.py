@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rankloop.v1 import catalog_pb2, ranking_pb2, tracking_pb2
+from rankloop.v1 import catalog_pb2, catalog_pb2_grpc, ranking_pb2, ranking_pb2_grpc, tracking_pb2, tracking_pb2_grpc
+from scripts.connection import Connection
 from scripts.simulation.behaviour import Act, Habits, react
-from scripts.simulation.connection import Connection, Failed
+from scripts.simulation.failure import Failed
 from scripts.simulation.priors import Priors
 from scripts.simulation.seeds import generator
 from scripts.simulation.truth import Truth, ndcg
@@ -80,27 +81,29 @@ class Player:
             run_id: part of every id that is sent; no other run against the same server may have it.
             now: seconds since the epoch.
         """
-        self._connection, self._world, self._truth, self._priors = connection, world, truth, priors
+        self._connection, self.world, self.truth, self.priors = connection, world, truth, priors
         self._run_id, self._pace, self._habits, self._now = run_id, pace or Pace(), habits or Habits(), now
+        self._catalog = catalog_pb2_grpc.CatalogServiceStub(connection.channel)
+        self._ranking = ranking_pb2_grpc.RankingServiceStub(connection.channel)
         self._finished = np.zeros(truth.utilities.shape, dtype=np.bool_)
 
     async def publish(self) -> None:
-        """Sends the catalogue and the users. Failed when the server refuses any of them."""
+        """Sends the catalogue and the users. Failed when the server refuses any of them, CallFailed when it refuses the call."""
         items, users = self.items(), self.users()
         rejected: list[tracking_pb2.Rejection] = []
         for start in range(0, len(items), 500):
             request = catalog_pb2.UpsertItemsRequest(items=items[start : start + 500])
-            rejected += (await self._connection.call(self._connection.catalog.UpsertItems, request)).rejected
+            rejected += (await self._connection.call(self._catalog.UpsertItems, request)).rejected
         for start in range(0, len(users), 500):
             people = catalog_pb2.UpsertUsersRequest(users=users[start : start + 500])
-            rejected += (await self._connection.call(self._connection.catalog.UpsertUsers, people)).rejected
+            rejected += (await self._connection.call(self._catalog.UpsertUsers, people)).rejected
         if rejected:
             first = rejected[0]
             raise Failed(f"the server refused {len(rejected)} items or users, the first for {first.field}: {first.description}")
 
     def items(self) -> list[catalog_pb2.Item]:
         """The catalogue as the caller knows it."""
-        catalogue, now = self._world.catalogue, self._now()
+        catalogue, now = self.world.catalogue, self._now()
         return [
             catalog_pb2.Item(
                 item_id=catalogue.ids[index],
@@ -115,7 +118,7 @@ class Player:
 
     def users(self) -> list[catalog_pb2.User]:
         """The users as the caller knows them."""
-        people = self._world.people
+        people = self.world.people
         return [
             catalog_pb2.User(
                 user_id=people.ids[index],
@@ -133,11 +136,12 @@ class Player:
             on_visit: called after every visit.
 
         Raises:
-            Failed: the server refused a call, an interaction, or stayed away.
+            CallFailed: the server refused a call, or stayed away.
+            Failed: a slate was not what was asked for.
         """
         play, outbox, began = Play(), Outbox(self._connection, self._pace.batch_size), time.monotonic()
-        coming = enumerate(arrivals(self._world, slate_count, phase).tolist())
-        busy = [asyncio.Lock() for _ in self._world.people.ids]
+        coming = enumerate(arrivals(self.world, slate_count, phase).tolist())
+        busy = [asyncio.Lock() for _ in self.world.people.ids]
 
         async def work() -> None:
             for number, user in coming:
@@ -161,7 +165,7 @@ class Player:
 
     def request(self, user: int, candidates: Integers, request_id: str = "") -> ranking_pb2.RankRequest:
         """What the caller asks for: its candidates with its guess and the numbers it has."""
-        catalogue, people = self._world.catalogue, self._world.people
+        catalogue, people = self.world.catalogue, self.world.people
         return ranking_pb2.RankRequest(
             user_id=people.ids[user],
             session_id=request_id,
@@ -171,7 +175,7 @@ class Player:
                 ranking_pb2.Candidate(
                     item_id=catalogue.ids[index],
                     item_type=TYPES[catalogue.types[index]],
-                    prior_score=self._priors.scores[user, index],
+                    prior_score=self.priors.scores[user, index],
                     features={"cost": catalogue.prices[index], "roi_potential": catalogue.appraisals[index]},
                 )
                 for index in candidates.tolist()
@@ -183,13 +187,13 @@ class Player:
     async def _visit(self, phase: str, number: int, user: int) -> tuple[Visit, list[tracking_pb2.Interaction]]:
         """One visit: the caller asks, the user looks and acts."""
         visit_id = f"{self._run_id}-{phase}-{number}"
-        draws = generator(self._world.seed, "visit", phase, number)
+        draws = generator(self.world.seed, "visit", phase, number)
         candidates = offer(self._finished[user], self._pace.candidate_count, draws)
         if not len(candidates):
-            raise Failed(f"user {self._world.people.ids[user]} is through with every item; play fewer slates, or more --items or --users")
-        response = await self._connection.call(self._connection.ranking.Rank, self.request(user, candidates, visit_id))
+            raise Failed(f"user {self.world.people.ids[user]} is through with every item; play fewer slates, or more --items or --users")
+        response = await self._connection.call(self._ranking.Rank, self.request(user, candidates, visit_id))
         shown_at = self._now()
-        places = {self._world.catalogue.ids[index]: index for index in candidates.tolist()}
+        places = {self.world.catalogue.ids[index]: index for index in candidates.tolist()}
         try:
             served = np.array([places.pop(item.item_id) for item in response.items], dtype=np.int64)
         except KeyError as missing:
@@ -197,15 +201,15 @@ class Player:
         wanted = min(self._pace.top_k or len(candidates), len(candidates))
         if len(served) != wanted:
             raise Failed(f"slate {response.ranking_id} has {len(served)} items where {wanted} were asked for")
-        appeals, utilities = self._truth.appeals[user], self._truth.utilities[user]
-        acts = react(self._world.people.attention_exponents[user], appeals[served], utilities[served], draws, self._habits)
+        appeals, utilities = self.truth.appeals[user], self.truth.utilities[user]
+        acts = react(self.world.people.attention_exponents[user], appeals[served], utilities[served], draws, self._habits)
         for act in acts:
             if act.type in ("implement", "dismiss"):
                 self._finished[user, served[act.position - 1]] = True
         visit = Visit(
             user=user,
             ndcg=ndcg(utilities[served], utilities[candidates]),
-            diversity=diversity(self._world, served),
+            diversity=diversity(self.world, served),
             impression_count=len(served),
             clicked_impression_count=len({act.position for act in acts if act.type == "click"}),
             click_count=sum(act.type == "click" for act in acts),
@@ -222,11 +226,11 @@ class Player:
         self, act: Act, user: int, served: Integers, ranking_id: str, visit_id: str, place: int, shown_at: float
     ) -> tracking_pb2.Interaction:
         """An act as the caller reports it."""
-        catalogue = self._world.catalogue
+        catalogue = self.world.catalogue
         index = int(served[act.position - 1])
         interaction = tracking_pb2.Interaction(
             event_id=f"{visit_id}-{place}",
-            user_id=self._world.people.ids[user],
+            user_id=self.world.people.ids[user],
             item_id=catalogue.ids[index],
             type=act.type,
             occur_time=_timestamp(shown_at + act.delay_seconds / self._pace.speed),
@@ -236,7 +240,7 @@ class Player:
             item_type=TYPES[catalogue.types[index]],
             surface="home",
             dropoff_point=act.dropoff_point,
-            context={"device": DEVICES[self._world.people.devices[user]]},
+            context={"device": DEVICES[self.world.people.devices[user]]},
         )
         if act.seconds is not None:
             interaction.value = act.seconds
@@ -248,6 +252,7 @@ class Outbox:
 
     def __init__(self, connection: Connection, batch_size: int) -> None:
         self._connection, self._batch_size = connection, batch_size
+        self._tracking = tracking_pb2_grpc.TrackingServiceStub(connection.channel)
         self._waiting: list[tracking_pb2.Interaction] = []
         self.accepted_count = self.duplicate_count = self.rejected_count = 0
         self.first_rejection = ""
@@ -266,7 +271,7 @@ class Outbox:
     async def _send_one(self) -> None:
         batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
         request = tracking_pb2.TrackInteractionsRequest(interactions=batch)
-        response = await self._connection.call(self._connection.tracking.TrackInteractions, request)
+        response = await self._connection.call(self._tracking.TrackInteractions, request)
         self.accepted_count += response.accepted_count
         self.duplicate_count += response.duplicate_count
         self.rejected_count += len(response.rejected)

@@ -1,0 +1,43 @@
+"""Who comes, what is offered, and how diverse a slate is."""
+
+import numpy as np
+import pytest
+
+from scripts.simulation.seeds import generator
+from scripts.simulation.visits import arrivals, diversity, offer
+from scripts.simulation.world import make_world
+
+
+def test_arrivals_follow_activity_and_the_phase() -> None:
+    world = make_world(seed=1, item_count=1, user_count=20)
+    coming = arrivals(world, 50_000, "before")
+    np.testing.assert_array_equal(coming, arrivals(world, 50_000, "before"))
+    assert not np.array_equal(coming, arrivals(world, 50_000, "after"))
+    np.testing.assert_allclose(np.bincount(coming, minlength=20) / 50_000, world.people.activities, atol=0.01)
+
+
+def test_an_offer_holds_what_the_user_is_not_through_with_each_once() -> None:
+    finished = np.zeros(30, dtype=np.bool_)
+    finished[[3, 4, 5]] = True
+    candidates = offer(finished, 10, generator(1, "test"))
+    assert len(set(candidates.tolist())) == 10
+    assert set(offer(finished, 50, generator(1, "test")).tolist()) == set(range(30)) - {3, 4, 5}
+
+
+def test_diversity_by_hand() -> None:
+    world = make_world(seed=3, item_count=40, user_count=1)
+    catalogue = world.catalogue
+
+    def words(item: int) -> set[str]:
+        return {*catalogue.tag_names(item), f"type {catalogue.types[item]}"}
+
+    served = [4, 17, 22]
+    pairs = [(4, 17), (4, 22), (17, 22)]
+    similar = [len(words(a) & words(b)) / len(words(a) | words(b)) for a, b in pairs]
+    assert diversity(world, np.array(served)) == pytest.approx(1 - sum(similar) / 3)
+
+
+def test_one_item_has_no_diversity() -> None:
+    world = make_world(seed=3, item_count=40, user_count=1)
+    assert diversity(world, np.array([1])) is None
+    assert diversity(world, np.array([], dtype=np.int64)) is None
