@@ -1,0 +1,245 @@
+"""`rankloop import`: files of records, or of the Open Bandit Dataset, into a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from runtime.errors import RankloopError
+from scripts.connection import DEFAULT_ADDRESS, Connection
+from scripts.importing import open_bandit, records
+from scripts.importing.lines import Line, LineFile
+from scripts.importing.progress import Progress, ProgressFile, default_folder
+from scripts.importing.sender import Sender
+
+CONCURRENCY = 4
+CHUNK_BYTES = 16 * 2**20
+SHOWN_BAD_LINES = 20
+
+Format = Literal["records", "open-bandit"]
+Reader = Callable[[LineFile, int], Iterator[Line]]
+"""Reads a file from behind a line on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A file to import."""
+
+    path: Path
+    read: Reader
+    run: str
+    """What makes the import of this file one of its own."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to import."""
+
+    batch_size: int
+    """Records per call."""
+
+    state_dir: Path
+    """Where progress is kept."""
+
+    restart: bool = False
+    """Whether progress that was kept is passed over."""
+
+    bad_lines: Path | None = None
+    """Where bad lines are kept; None: beside the progress."""
+
+
+class Importer:
+    """Imports files one after another and adds up in `counts` what became of them."""
+
+    def __init__(self, connection: Connection, options: Options, counts: Counter[str]) -> None:
+        self._sender = Sender(connection, batch_size=options.batch_size, concurrency=CONCURRENCY)
+        self._options = options
+        self._counts = counts
+        self._shown = 0
+
+    async def run(self, source: Source) -> None:
+        """Imports a file from where an interrupted import of it left off.
+
+        Raises:
+            RankloopError: the run broke off; the same command continues it.
+        """
+        file = ProgressFile(self._options.state_dir, source.path, run=source.run, bad_lines=self._options.bad_lines)
+        progress = Progress() if self._options.restart else file.load()
+        if progress.line:
+            say(f"{source.path}: continuing behind line {progress.line:,} (--restart begins anew)")
+        with LineFile(source.path) as lines:
+            file.begin(progress)
+            complete = False
+            try:
+                await self._import(lines, source, progress, file)
+                complete = True
+            finally:
+                file.finish(complete=complete)
+                self._counts.update(progress.counts)
+        if progress.counts["bad_lines"] and file.bad_path is not None:
+            say(f"{source.path}: {progress.counts['bad_lines']:,} bad lines, kept with their reasons in {file.bad_path}")
+
+    async def _import(self, lines: LineFile, source: Source, progress: Progress, file: ProgressFile) -> None:
+        reader = source.read(lines, progress.line)
+        with bar(lines) as (shown, task):
+            # The next lines are read and parsed while those before them are on their way.
+            upcoming = asyncio.ensure_future(asyncio.to_thread(self._take, reader))
+            try:
+                while chunk := await upcoming:
+                    upcoming = asyncio.ensure_future(asyncio.to_thread(self._take, reader))
+                    await self._send(chunk, lines, progress, file)
+                    shown.update(task, completed=lines.read_bytes, lines=f"{progress.line:,} lines")
+            finally:
+                await asyncio.gather(upcoming, return_exceptions=True)  # the thread reads the file, which is about to be closed
+
+    def _take(self, reader: Iterator[Line]) -> list[Line]:
+        chunk: list[Line] = []
+        size = 0
+        for line in reader:
+            chunk.append(line)
+            size += len(line.text)
+            if len(chunk) == self._options.batch_size * CONCURRENCY or size > CHUNK_BYTES:
+                break
+        return chunk
+
+    async def _send(self, chunk: list[Line], lines: LineFile, progress: Progress, file: ProgressFile) -> None:
+        sent = await self._sender.send(chunk)
+        refused = dict.fromkeys(line.number for line, _ in sent.rejected)
+        bad = sorted([*((line, line.fault) for line in chunk if line.fault), *sent.rejected], key=lambda one: one[0].number)
+        for line, reason in bad:
+            self._shown += 1
+            if self._shown <= SHOWN_BAD_LINES:
+                say(f"{lines.name}:{line.number}: {reason}")
+            elif self._shown == SHOWN_BAD_LINES + 1:
+                say("more bad lines follow, not shown")
+        progress.counts += sent.counts
+        progress.counts["lines"] += len(chunk)
+        progress.counts["bad_lines"] += sum(1 for line in chunk if line.fault) + len(refused)
+        progress.line = chunk[-1].number
+        file.keep_bad(progress, bad)
+        file.save(progress)
+
+
+@contextmanager
+def bar(lines: LineFile) -> Iterator[tuple[Bar, TaskID]]:
+    """A progress bar over a file's bytes, where a person watches."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[lines]}"), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        yield shown, shown.add_task(lines.path.name, total=lines.size_bytes, lines="")
+
+
+def say(text: str) -> None:
+    """A line for people, beside the output proper."""
+    print(text, file=sys.stderr)
+
+
+def sources(files: list[Path], form: Format, policy: str | None, items: Path | None, server: str) -> list[Source]:
+    """What to import, item tables first."""
+    if form == "records":
+        return [Source(path, lambda lines, after: records.read(lines, after=after), f"records {server}") for path in files]
+    found = []
+    if items is not None:
+        found.append(Source(items, lambda lines, after: open_bandit.read_items(lines, after=after), f"open-bandit items {server}"))
+    for path in files:
+        name = policy or path.name.split(".")[0] or "open-bandit"
+
+        def read(lines: LineFile, after: int, name: str = name) -> Iterator[Line]:
+            return open_bandit.read(lines, policy=name, after=after)
+
+        found.append(Source(path, read, f"open-bandit {name} {server}"))
+    return found
+
+
+def summary(counts: Counter[str]) -> dict[str, Any]:
+    """What became of everything, for programs."""
+    kinds: dict[str, dict[str, int]] = {}
+    for name, count in sorted(counts.items()):
+        kind, _, fate = name.partition(".")
+        if fate:
+            kinds.setdefault(kind, {"accepted": 0, "duplicate": 0, "rejected": 0})[fate] = count
+    return {"line_count": counts["lines"], "bad_line_count": counts["bad_lines"], "records": kinds}
+
+
+def import_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to import, gzipped or not; - is standard input.")],
+    form: Annotated[Format, typer.Option("--format", help="Record lines, or logs of the Open Bandit Dataset.")] = "records",
+    policy: Annotated[
+        str | None, typer.Option(help="Open Bandit: the policy's name; without it the file's name up to its first dot.")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="Open Bandit: the table of items.")] = None,
+    server: Annotated[str, typer.Option(envvar="RANKLOOP_ADDRESS", help="The server, as host:port.")] = DEFAULT_ADDRESS,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="Records per call.")] = 500,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while the server is away.")] = 60.0,
+    bad_lines: Annotated[
+        Path | None, typer.Option(help="Where to keep bad lines with their reasons; otherwise beside the progress.")
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where progress is kept; otherwise ~/.cache/rankloop/import.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier import was interrupted.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any line is bad.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the counts as JSON.")] = None,
+) -> None:
+    """Brings recorded items, users, slates, interactions, outcomes and sessions into a running server.
+
+    A line is a Record in its JSON form, as in {"interaction": {"eventId": "e1", "userId": "u1", "itemId": "i1", "type": "click"}}.
+    Every record goes in once: an import may be interrupted, continued and repeated. Bad lines are named, counted and kept; what the
+    server refuses is in its quarantine, too. Exits with 1 when the import broke off or nothing in it was good.
+
+    Examples:
+
+        rankloop import records.jsonl.gz
+
+        rankloop import --format open-bandit --items men-items.csv random-men.csv.gz bts-men.csv.gz
+
+        zcat old/*.gz | rankloop import - --bad-lines refused.jsonl
+    """
+    if form == "records" and (policy is not None or items is not None):
+        raise typer.BadParameter("--policy and --items go with --format open-bandit")
+    if policy is None and form == "open-bandit" and Path("-") in files:
+        raise typer.BadParameter("a log from standard input has no name; give the policy's with --policy")
+    if bad_lines is not None and len(files) + (items is not None) > 1:
+        raise typer.BadParameter("--bad-lines keeps those of one file; import the files one by one, or leave it out")
+    counts: Counter[str] = Counter()
+
+    try:
+        asyncio.run(_import_all(sources(files, form, policy, items, server), server, patience, counts, options))
+    except RankloopError as error:
+        if not counts["lines"]:
+            raise
+        raise RankloopError(f"{error.message} (the same command continues where it stopped)") from error
+    finally:
+        if counts:
+            report(counts, json_file)
+    imported = sum(count for name, count in counts.items() if name.endswith((".accepted", ".duplicate")))
+    if counts["bad_lines"] and (strict or not imported):
+        raise typer.Exit(1)
+
+
+async def _import_all(found: list[Source], server: str, patience_seconds: float, counts: Counter[str], options: Options) -> None:
+    async with Connection(server, patience_seconds=patience_seconds) as connection:
+        await connection.reach()
+        importer = Importer(connection, options, counts)
+        for source in found:
+            await importer.run(source)
+
+
+def report(counts: Counter[str], json_file: Path | None) -> None:
+    """Says what became of everything."""
+    found = summary(counts)
+    for kind, fates in found["records"].items():
+        print(f"{kind}s: {fates['accepted']:,} stored, {fates['duplicate']:,} known already, {fates['rejected']:,} refused")
+    print(f"lines: {found['line_count']:,}, of which bad: {found['bad_line_count']:,}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
