@@ -7,10 +7,10 @@ from math import isfinite
 from typing import Final
 
 import numpy as np
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from runtime.errors import InvalidInput, Violation
+from runtime.timestamps import is_valid
 
 MAX_CANDIDATES: Final = 1000
 MAX_ID_BYTES: Final = 256
@@ -23,8 +23,6 @@ MAX_VIOLATIONS: Final = 100
 
 _SHORT: Final = MAX_ID_BYTES // 4
 """Characters that fit whatever they are: UTF-8 takes four bytes at most."""
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-"""Years 1 to 9999, as protobuf has it."""
 
 
 def check(request: RankRequest, *, embedding_size: int | None = None) -> None:
@@ -121,7 +119,7 @@ def _plain(candidates: Iterable[Candidate], embedding_size: int | None) -> bool:
             total += sum(embedding)
         if len(candidate.tags) > MAX_TAGS or len(candidate.attributes) > MAX_ATTRIBUTES:
             return False
-        if candidate.HasField("create_time") and not _valid_time(candidate.create_time):
+        if candidate.HasField("create_time") and not is_valid(candidate.create_time):
             return False
     # One number that is not finite makes the sum so; finite ones may too, and are then looked at one by one.
     return len(ids) == count and isfinite(total)
@@ -150,12 +148,8 @@ def _check_candidates(candidates: Iterable[Candidate], embedding_size: int | Non
                 violations.add(f"{path}.embedding", "WRONG_SIZE", f"{embedding_size} numbers; there are {len(candidate.embedding)}")
             if not all(map(isfinite, candidate.embedding)):
                 violations.add(f"{path}.embedding", "NOT_FINITE", "finite numbers only")
-        if candidate.HasField("create_time") and not _valid_time(candidate.create_time):
+        if candidate.HasField("create_time") and not is_valid(candidate.create_time):
             violations.add(f"{path}.create_time", "OUT_OF_RANGE", "a time of the years 1 to 9999 with nanos of 0 to 999,999,999")
-
-
-def _valid_time(time: Timestamp) -> bool:
-    return _FIRST_SECOND <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 1_000_000_000
 
 
 def _check_matrix(request: RankRequest, violations: _Violations) -> None:

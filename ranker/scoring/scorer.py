@@ -55,7 +55,7 @@ class ForestScorer:
 
     def score(self, matrix: Floats) -> Floats:
         """(n,) float64, the raw scores of (n, n_features) float64 with the schema's columns."""
-        scores: Floats = self._booster.predict(self._read(matrix), raw_score=True, num_threads=1)
+        scores: Floats = np.asarray(self._booster.predict(self._read(matrix), raw_score=True, num_threads=1), dtype=np.float64)
         return scores
 
     def contributions(self, matrix: Floats) -> Floats:
@@ -63,7 +63,7 @@ class ForestScorer:
 
         A row sums to its score. Lundberg et al., "Consistent individualized feature attribution for tree ensembles", 2018.
         """
-        added: Floats = self._booster.predict(self._read(matrix), pred_contrib=True, num_threads=1)
+        added: Floats = np.asarray(self._booster.predict(self._read(matrix), pred_contrib=True, num_threads=1), dtype=np.float64)
         return added
 
     def explain(self, matrix: Floats, *, limit: int = 5) -> list[list[FeatureContribution]]:

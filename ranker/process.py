@@ -1,0 +1,131 @@
+"""The ranking worker's process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ranker import metrics as figures
+from ranker.features import request
+from ranker.features.schema import FeatureSchema, default_schema
+from ranker.models.loader import ModelLoader
+from ranker.models.refusal import RefusalBook
+from ranker.models.registry import ModelRegistry
+from ranker.service import WorkerServicer
+from ranker.settings import FeatureSettings, RankerSettings
+from ranker.state.follower import ItemFollower
+from ranker.state.items import ItemState, day_of
+from ranker.state.users import UserHistories
+from ranker.worker import Worker
+from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
+from runtime.errors import DuplicateKey, Misconfigured
+from runtime.logs import configure_logs, get_logger
+from runtime.metrics import MetricsPort
+from runtime.mongo import Mongo
+from runtime.process import settle_memory, stop_on_signals, write_ready_file
+from runtime.rpc.server import RpcServer
+from runtime.schema import migrate
+from runtime.settings import LogSettings, MetricsSettings, MongoSettings
+
+log = get_logger("ranker")
+
+
+def schema_of(settings: FeatureSettings) -> FeatureSchema:
+    """The deployment's feature schema. Raises Misconfigured for a declared name that is computed already."""
+    try:
+        return default_schema(settings.request)
+    except ValueError as error:
+        raise Misconfigured(f"features.request: {error}") from error
+
+
+async def register_schema(mongo: Mongo, schema: FeatureSchema) -> None:
+    """Writes down what the columns of logged feature values are called, for whoever reads them later."""
+    try:
+        await mongo.collection("feature_schemas").insert_one({"_id": schema.hash, "names": list(schema.names)})
+    except DuplicateKey:
+        return
+
+
+async def run(
+    *,
+    ranker: RankerSettings,
+    features: FeatureSettings,
+    mongo: MongoSettings,
+    log_settings: LogSettings,
+    metrics: MetricsSettings,
+    ready_file: Path | None = None,
+) -> None:
+    """Runs until a signal says stop. Healthy once items and the champion are in memory.
+
+    Raises:
+        Misconfigured: it cannot start like this.
+        Unavailable: the database does not answer.
+    """
+    configure_logs(log_settings, process="ranker")
+    stop = stop_on_signals()
+    schema = schema_of(features)
+    async with AsyncExitStack() as stack:
+        metrics_port = MetricsPort(metrics.host, ranker.metrics_port)
+        stack.callback(metrics_port.close)
+        opened = await Mongo.open(mongo)
+        stack.push_async_callback(opened.close)
+        await migrate(opened)
+        await register_schema(opened, schema)
+        items = ItemState(
+            schema.names[schema.families[request.FAMILY]],
+            today=day_of(time.time()),
+            item_capacity=ranker.max_items,
+            type_capacity=ranker.max_item_types,
+        )
+        users = UserHistories(
+            opened.collection("interactions"),
+            items,
+            capacity=ranker.user_cache_size,
+            fresh_seconds=ranker.user_cache_seconds,
+            timeout_seconds=ranker.user_read_timeout_seconds,
+            limit=ranker.user_history_limit,
+        )
+        registry = ModelRegistry(opened)
+        loader = ModelLoader(
+            registry,
+            RefusalBook(opened, registry),
+            schema,
+            poll_seconds=ranker.model_poll_seconds,
+            pinned_limit=ranker.pinned_models,
+        )
+        follower = ItemFollower(opened, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
+        service = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"]
+        worker = Worker(ranker, schema, items, users, loader)
+        server = RpcServer(
+            ranker,
+            [(service, worker_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(worker))],
+            log_calls=log_settings.calls,
+        )
+        await server.start()
+        # A worker without its items or its model would answer, and worse than one that waits a moment.
+        await follower.poll()
+        await loader.poll()
+        _watch(items, users)
+        async with asyncio.TaskGroup() as work:
+            following = [work.create_task(follower.follow()), work.create_task(loader.follow())]
+            await server.set_serving()
+            write_ready_file(ready_file, {"address": server.address, "metrics": metrics_port.address, "pid": os.getpid()})
+            settle_memory()
+            log.info("ranker ready", address=server.address, items=items.item_count, models=list(loader.resident_versions))
+            await stop.wait()
+            await server.drain()
+            for task in following:
+                task.cancel()
+    log.info("ranker stopped")
+
+
+def _watch(items: ItemState, users: UserHistories) -> None:
+    figures.watch(figures.ITEMS, lambda: items.item_count)
+    figures.watch(figures.ITEMS_REFUSED, lambda: items.refused_count)
+    figures.watch(figures.USERS, lambda: len(users))
+    figures.watch(figures.USER_READS.labels("hit"), lambda: users.hit_count)
+    figures.watch(figures.USER_READS.labels("miss"), lambda: users.miss_count)
+    figures.watch(figures.USER_READS.labels("failed"), lambda: users.failure_count)

@@ -1,0 +1,24 @@
+"""The worker's RPCs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ranker.features.decoding import seconds_of
+from ranker.worker import Worker
+from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
+
+
+class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
+    """Decodes, asks, encodes. Candidates that are unavailable, or that the user dismissed, are ranked: the caller offers them."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def Rank(self, request: worker_pb2.RankRequest, context: Any) -> worker_pb2.RankResponse:
+        """Ranks one request."""
+        return await self._worker.rank(request.request, ranking_id=request.ranking_id, moment_seconds=seconds_of(request.request_time))
+
+    async def GetStatus(self, request: worker_pb2.GetStatusRequest, context: Any) -> worker_pb2.GetStatusResponse:
+        """Tells what the worker serves with."""
+        return self._worker.status()

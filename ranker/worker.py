@@ -1,0 +1,107 @@
+"""A ranking worker: what it knows, and how it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ranker import metrics
+from ranker.answer import encode
+from ranker.features.decoding import decode
+from ranker.features.schema import FeatureSchema
+from ranker.models.loader import ModelLoader
+from ranker.ranking import Slate, Wish, rank
+from ranker.settings import RankerSettings
+from ranker.state.items import ItemState
+from ranker.state.users import UserHistories
+from ranker.validation import check
+from rankloop.v1 import ranking_pb2
+from rankloop.worker.v1 import worker_pb2
+
+
+class Worker:
+    """Ranks requests with the item state, the users' histories and the models of this process."""
+
+    def __init__(
+        self,
+        settings: RankerSettings,
+        schema: FeatureSchema,
+        items: ItemState,
+        users: UserHistories,
+        models: ModelLoader,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`clock` only measures."""
+        self._settings = settings
+        self._schema = schema
+        self._items = items
+        self._users = users
+        self._models = models
+        self._clock = clock
+
+    async def rank(self, request: ranking_pb2.RankRequest, *, ranking_id: str, moment_seconds: float) -> worker_pb2.RankResponse:
+        """The slate, with the feature values it was ranked by.
+
+        Items that the catalogue calls unavailable or deleted, and items the user dismissed, are ranked like any other: who offers a
+        candidate has decided that it may be shown.
+
+        Raises:
+            InvalidInput: with every field at fault.
+            NotFound: the request names a model that cannot serve.
+            StorageError: that model is not in memory, and the registry cannot be read.
+        """
+        marks = [self._clock()]
+        check(request, embedding_size=self._items.catalogue.embedding_size)
+        marks.append(self._clock())
+        columns = decode(request, self._schema, moment_seconds)
+        marks.append(self._clock())
+        history = await self._users.get(request.user_id)
+        marks.append(self._clock())
+        # Both awaits lie before the item state is read: no poll comes between its parts.
+        scorer = await self._models.pinned(request.model_version) if request.model_version else self._models.champion
+        slate = rank(
+            columns,
+            schema=self._schema,
+            items=self._items,
+            history=history,
+            scorer=scorer,
+            wish=self._wish(request),
+            clock=self._clock,
+        )
+        marks.append(self._clock())
+        answer = encode(slate, ranking_id=ranking_id, schema_hash=self._schema.hash)
+        marks.append(self._clock())
+        self._observe(slate, marks, candidates=len(columns.item_ids), unknown_names=columns.unknown_names)
+        return answer
+
+    def status(self) -> worker_pb2.GetStatusResponse:
+        """What this worker serves with."""
+        champion = self._models.champion
+        return worker_pb2.GetStatusResponse(
+            model_version=champion.version if champion else "",
+            resident_versions=self._models.resident_versions,
+            item_count=self._items.item_count,
+            refusal=self._models.refusal,
+        )
+
+    def _wish(self, request: ranking_pb2.RankRequest) -> Wish:
+        return Wish(
+            count=request.top_k,
+            balance=request.mmr_lambda if request.HasField("mmr_lambda") else self._settings.mmr_lambda,
+            explain_limit=self._settings.explained_features if request.explain else 0,
+        )
+
+    def _observe(self, slate: Slate, marks: list[float], *, candidates: int, unknown_names: int) -> None:
+        spans = dict(zip(("validate", "decode", "user", "rank", "encode"), map(float.__sub__, marks[1:], marks), strict=True))
+        del spans["rank"]
+        for stage, seconds in (spans | slate.stage_seconds).items():
+            _STAGES[stage].observe(seconds)
+        metrics.SLATES.labels(slate.algorithm).inc()
+        metrics.CANDIDATES.inc(candidates)
+        if unknown_names:
+            metrics.UNKNOWN_NAMES.inc(unknown_names)
+
+
+# Looked up once: `labels` takes a lock and a tuple on each call.
+_STAGES = {stage: metrics.STAGE_SECONDS.labels(stage) for stage in metrics.STAGES}
