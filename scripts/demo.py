@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from rich.console import Console
 
 from rankloop.v1 import ranking_pb2, ranking_pb2_grpc, stats_pb2, stats_pb2_grpc
 from runtime.child import Child
-from runtime.errors import RankloopError
 from runtime.process import stop_on_signals
 from scripts.connection import Connection
-from scripts.simulation.failure import Failed
+from scripts.simulation.failure import Failed, check_writable
 from scripts.simulation.player import Pace, Play, Player
 from scripts.simulation.priors import make_priors
 from scripts.simulation.progress import progress_bar
-from scripts.simulation.report import as_json, figures_of, lift_of
+from scripts.simulation.report import Figure, as_json, figures_of, lift_of
 from scripts.simulation.stack import GRACE_SECONDS, Stack, command, environment, last_words
-from scripts.simulation.table import figures_table
+from scripts.simulation.table import figures_table, plain
 from scripts.simulation.truth import truth_of
 from scripts.simulation.world import make_world
 
@@ -64,10 +62,14 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The server's port; 0 takes a free one.")] = 0,
     data_dir: Annotated[Path | None, typer.Option(help="Where to keep the data; by default a new folder, removed at the end.")] = None,
 ) -> None:
-    """Shows the whole loop: starts the stack, lets people use it, trains, and lets them use it again.
+    """Shows the whole loop: people use it, it learns, they use it again.
 
-    Prints true NDCG@10, CTR, implementation rate and diversity before and after, each with its interval, and the lift. How the
-    people behave is written in docs/explanation/simulation.md. Without --exit the stack stays up until Ctrl-C.
+    Starts the stack, simulates without a model, trains, waits for the
+    rankers to swap, and simulates again. Prints true NDCG@10, CTR,
+    implementation rate and diversity before and after, each with its
+    interval, and the lift. Without --exit the stack stays up until Ctrl-C.
+
+    How the people behave: docs/explanation/simulation.md.
 
     Examples:
 
@@ -88,15 +90,10 @@ def demo(
         report=report,
         exit_when_done=exit_when_done,
     )
-    try:
-        with tempfile.TemporaryDirectory(prefix="rankloop-demo-", ignore_cleanup_errors=True) as scratch:
-            code = asyncio.run(_Demo(plan, Path(scratch), Console()).run())
-    except RankloopError as failure:
-        typer.echo(f"rankloop demo: {failure}", err=True)
-        code = 1
-    except OSError as error:
-        typer.echo(f"rankloop demo: {error.filename or 'a file'} cannot be written ({error.strerror})", err=True)
-        code = 1
+    if report is not None:
+        check_writable(report, "--report")
+    with tempfile.TemporaryDirectory(prefix="rankloop-demo-", ignore_cleanup_errors=True) as scratch:
+        code = asyncio.run(_Demo(plan, Path(scratch), Console()).run())
     if code:
         raise typer.Exit(code)
 
@@ -130,8 +127,6 @@ class _Demo:
 
     async def _work(self) -> None:
         plan = self._plan
-        if plan.report is not None and not os.access(plan.report.parent, os.W_OK):
-            raise Failed(f"{plan.report} cannot be written; name another file with --report")  # better now than after the work
         self._say("Starting the stack")
         data_dir = plan.data_dir or self._scratch / "data"
         stack = await Stack.start(data_dir, self._scratch, ["--port", str(plan.port)])
@@ -213,7 +208,21 @@ class _Demo:
         return self._read_training(json.loads(told.read_text()))
 
     def _read_training(self, told: dict[str, Any]) -> str:
-        raise NotImplementedError
+        """Says what the training said, and returns the version that became champion."""
+        version, counts = told["model_version"], told["counts"]
+        if not told["promoted"]:
+            raise Failed(f"the trained model {version} does not serve: {told['decision']}")
+        self._say(
+            f"  {told['seconds']:.0f} s; {told['tree_count']} trees from {counts['used_rows']} impressions in {counts['used_slates']} slates"
+        )
+        for name, metric in told["metrics"].items():
+            if name.startswith("test.") and name.endswith(".ndcg_at_10"):
+                figure = Figure(value=metric["value"], low=metric.get("low"), high=metric.get("high"))
+                self._say(f"  NDCG@10 by labels of the latest slates, {name.split('.')[1]}: {plain(figure)}")
+        gains = ", ".join(f"{one['feature']} {one['gain_share']:.0%}" for one in told["top_features"][:5])
+        self._say(f"  most important: {gains}")
+        self._say(f"  {told['decision']}")
+        return str(version)
 
     async def _wait_swapped(self, connection: Connection, player: Player, version: str) -> None:
         """Asks for slates, as an unknown visitor, until the new model ranks them."""

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from runtime.errors import RankloopError
 from scripts.connection import DEFAULT_ADDRESS, Connection
-from scripts.simulation.failure import Failed
+from scripts.simulation.failure import Failed, check_writable
 from scripts.simulation.player import Pace, Play, Player
 from scripts.simulation.priors import make_priors
 from scripts.simulation.progress import progress_bar
@@ -35,10 +34,13 @@ def simulate(
     concurrency: Annotated[int, typer.Option(min=1, max=1_000, help="Requests under way at once.")] = 16,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the figures as JSON.")] = None,
 ) -> None:
-    """Lets people with known tastes use a running server, and says how good its slates truly were.
+    """Lets people with known tastes use a running server.
 
-    How the people behave is written in docs/explanation/simulation.md. All traffic goes through the public API; what the people
-    truly like is never sent. The exit code is 0 only when every slate was served and every interaction stored.
+    Says how good its slates truly were. All traffic goes through the public
+    API; what the people truly like is never sent. The exit code is 0 only when
+    every slate was served and every interaction stored.
+
+    How the people behave: docs/explanation/simulation.md.
 
     Examples:
 
@@ -49,18 +51,13 @@ def simulate(
         rankloop simulate --seed 7 --slates 5000 --json simulation.json
     """
     console = Console()
-    try:
-        play, report = asyncio.run(_simulate(server, seed, draw, users, slates, items, candidates, top_k, concurrency, console))
-        if json_file is not None:
-            json_file.write_text(json.dumps(report, indent=2) + "\n")
-        if play.rejected_count:
-            raise Failed(f"the server rejected {play.rejected_count} interactions, the first for {play.first_rejection}")
-    except RankloopError as failure:
-        typer.echo(f"rankloop simulate: {failure}", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"rankloop simulate: {error.filename} cannot be written ({error.strerror}); name another file with --json", err=True)
-        raise typer.Exit(1) from None
+    if json_file is not None:
+        check_writable(json_file, "--json")
+    play, report = asyncio.run(_simulate(server, seed, draw, users, slates, items, candidates, top_k, concurrency, console))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    if play.rejected_count:
+        raise Failed(f"the server rejected {play.rejected_count} interactions, the first for {play.first_rejection}")
 
 
 async def _simulate(
@@ -102,7 +99,3 @@ async def _simulate(
         "rejected_count": play.rejected_count,
         "seconds": play.seconds,
     }
-
-
-if __name__ == "__main__":
-    typer.run(simulate)

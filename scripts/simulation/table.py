@@ -17,9 +17,11 @@ NAMES = {
 
 
 def plain(figure: Figure) -> str:
-    """As in `0.621 (0.612 to 0.630)`."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    """As in `0.621 (0.612 to 0.630)`; without the interval where none was made."""
+    if figure.value is None:
         return "undefined"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
