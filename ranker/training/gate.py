@@ -47,25 +47,28 @@ def judge(metrics: Iterable[Metric]) -> Verdict:
     faults, merits = list[str](), list[str]()
     chance, champion, prior = of("random"), of("champion"), of("prior_score")
     if chance is not None:
-        told = f"{model.value:.4f} beside {chance.value:.4f}"
-        (merits if model.value > chance.value else faults).append(
-            f"better than chance ({told})" if model.value > chance.value else f"it is not better than chance ({told})"
-        )
+        _judge_value(model, chance, "chance", faults, merits)
     if champion is not None:
         gap = of(difference("model", "champion"))
         _judge_gap(gap, model, champion, "the champion", faults, merits)
     if prior is not None:
         if champion is None:
             _judge_gap(of(difference("model", "prior_score")), model, prior, "prior_score", faults, merits)
-        elif model.value > prior.value:
-            merits.append(f"better than prior_score ({prior.value:.4f})")
         else:
-            faults.append(f"it is not better than prior_score ({model.value:.4f} beside {prior.value:.4f})")
+            _judge_value(model, prior, "prior_score", faults, merits)
     if faults:
         return Verdict(passed=False, reason=f"refused, by NDCG@{CUTOFF} on the test slates: " + "; ".join(faults))
-    beside = "; ".join(merits) if merits else "there is nothing to compare it with"
-    first = "" if champion is not None else " It is the first model to serve." if prior is not None else " It is the first model, without prior_score."
-    return Verdict(passed=True, reason=f"passed, by NDCG@{CUTOFF} on the test slates: {beside}.{first}")
+    beside = "; ".join(merits) or "there is nothing to compare it with"
+    return Verdict(passed=True, reason=f"passed, by NDCG@{CUTOFF} on the test slates: {beside}")
+
+
+def _judge_value(model: Metric, other: Metric, name: str, faults: list[str], merits: list[str]) -> None:
+    """Better, by the point estimate."""
+    told = f"{name} ({model.value:.4f} beside {other.value:.4f})"
+    if model.value > other.value:
+        merits.append(f"better than {told}")
+    else:
+        faults.append(f"it is not better than {told}")
 
 
 def _judge_gap(gap: Metric | None, model: Metric, other: Metric, name: str, faults: list[str], merits: list[str]) -> None:

@@ -35,8 +35,8 @@ class Fitted:
 
     forest: bytes
     """LightGBM's text, up to the best round."""
-    best_round: int
-    """Trees of it."""
+    tree_count: int
+    """Its trees, up to the best round."""
     gains: tuple[float, ...]
     """Total gain of each feature's splits."""
 
@@ -103,7 +103,7 @@ def fit(
     forest = booster.model_to_string(num_iteration=best).encode()
     kept = read_forest(forest)
     gains = tuple(float(gain) for gain in kept.feature_importance(importance_type="gain"))
-    return Fitted(forest=forest, best_round=kept.num_trees(), gains=gains)
+    return Fitted(forest=forest, tree_count=kept.num_trees(), gains=gains)
 
 
 def _dataset(data: TrainingData, options: dict[str, Any], reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:

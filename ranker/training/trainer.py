@@ -1,0 +1,300 @@
+"""One run of the trainer, from the ledger to the champion."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.models.bundle import MAX_CANNED_ROWS, BadBundle, Bundle
+from ranker.models.passport import Metric, Passport, sorted_items, top_features
+from ranker.models.registry import ModelRecord, ModelRegistry
+from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
+from ranker.training import lambdarank, suitability
+from ranker.training.baselines import PRIOR_SCORE, SlateFigures, as_shown, at_random, figures, prior_score
+from ranker.training.dataset import DatasetCounts, Progress, TrainingData, count_interactions, load
+from ranker.training.gate import judge
+from ranker.training.labels import LABEL_GAIN
+from ranker.training.measurement import measure, sample_slates
+from ranker.training.report import TrainingReport
+from ranker.training.settings import TrainerSettings
+from ranker.training.split import Split, moment, split
+from runtime.errors import Aborted, FailedPrecondition, RankloopError
+from runtime.mongo import Mongo
+
+TRAIN_SAMPLE_SLATES = 5_000
+"""The train slice's own figures are made on so many of its slates at most: they say how much was learned by heart, nothing more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """What to run."""
+
+    settings: TrainerSettings
+    run_id: str
+    """The id the run gets, unless it takes up a request that waits."""
+    clock: Callable[[], datetime]
+    """The present moment, in UTC."""
+    mode: Mode = "full"
+    trigger: Trigger = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Champion:
+    """The model that serves."""
+
+    version: str
+    record: ModelRecord
+    bundle: Bundle | None
+    """None: its files cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What a run came to."""
+
+    decision: str
+    metrics: tuple[Metric, ...]
+    bundle: Bundle | None = None
+    record: ModelRecord | None = None
+    promoted: bool = False
+
+
+async def train(mongo: Mongo, options: TrainingOptions, progress: Progress) -> TrainingReport:
+    """Trains a model, measures it beside the baselines and the champion, publishes it, and promotes it if the gate passes it.
+
+    With mode `evaluate-only` nothing is trained or published: champion and baselines are measured on the test slice.
+
+    Raises:
+        CannotTrain: the data do not allow it. The run is in the history as failed, the champion untouched.
+        FailedPrecondition: a warm start without a champion to continue, or over other features.
+    """
+    runs = TrainingRuns(mongo)
+    run = await runs.begin(options.run_id, options.clock(), trigger=options.trigger, mode=options.mode)
+    try:
+        report = await _run(mongo, run, options, progress)
+    except BaseException as error:
+        # Also when it is stopped: the history must not say for ever that it is running.
+        await asyncio.shield(runs.fail(run, options.clock(), error=_told(error)))
+        raise
+    trained = options.mode != "evaluate-only"
+    await runs.succeed(
+        run,
+        options.clock(),
+        result=report.decision,
+        row_count=report.slices[0].row_count if trained else 0,
+        model_version=report.model_version if trained else "",
+        promoted=report.promoted,
+        metrics=report.metrics,
+    )
+    return report
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, RankloopError):
+        return error.message
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "stopped before it was done"
+    return f"{type(error).__name__} in the trainer"
+
+
+async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progress: Progress) -> TrainingReport:
+    settings, registry = options.settings, ModelRegistry(mongo)
+    end = run.begin_time or run.create_time
+    start = end - timedelta(days=settings.lookback_days)
+    suitability.require_interactions(await count_interactions(mongo, start, end), settings)
+    champion, notes = await _champion(registry)
+    data, counts = await load(mongo, start, end, progress)
+    suitability.require_variety(data, counts)
+    parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates)
+    if not suitability.labels_differ(parts.train):
+        raise suitability.one_label("every slate to learn from")
+    notes += suitability.notes(parts, None if champion is None else champion.record)
+    rankers = await asyncio.to_thread(_rankers, parts.test, champion, settings)
+    if options.mode == "evaluate-only":
+        decision = "evaluated only: nothing was trained" + ("" if champion else ", and there is no champion to measure")
+        metrics = _test_metrics(parts.test, rankers, settings)
+        outcome = _Outcome(decision=decision, metrics=metrics, bundle=champion.bundle if champion else None)
+    else:
+        base = _to_continue(champion, parts.train) if options.mode == "warm-start" else None
+        bundle = await _fitted(parts, base, settings, progress)
+        progress.step("measuring")
+        bundle, metrics = await asyncio.to_thread(_measured, bundle, parts, rankers, settings)
+        progress.step("publishing")
+        outcome = await _published(registry, bundle, metrics, champion, options.clock)
+    return _report(run, options, champion, outcome, parts, counts, notes)
+
+
+async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str]]:
+    """The model that serves, and what is to be said of it."""
+    version = await registry.champion()
+    if version is None:
+        return None, []
+    record = await registry.get(version)
+    try:
+        bundle = await registry.fetch(version)
+        await asyncio.to_thread(bundle.verify)
+    except BadBundle as error:
+        return _Champion(version=version, record=record, bundle=None), [f"the champion {version} was not compared with: {error.message}"]
+    return _Champion(version=version, record=record, bundle=bundle), []
+
+
+def _to_continue(champion: _Champion | None, data: TrainingData) -> Bundle:
+    """The bundle that a warm start goes on from. Raises FailedPrecondition if there is none that can be."""
+    if champion is None or champion.bundle is None:
+        raise FailedPrecondition("there is no champion to continue from: train with --mode full first", reason="NO_CHAMPION")
+    if champion.bundle.passport.feature_names != data.feature_names:
+        described = f"the champion {champion.version} has other features than the slates and cannot be continued: train with --mode full"
+        raise FailedPrecondition(described, reason="OTHER_FEATURES")
+    return champion.bundle
+
+
+def _rankers(test: TrainingData, champion: _Champion | None, settings: TrainerSettings) -> dict[str, SlateFigures]:
+    """What a model stands beside, on the test slates."""
+    rankers = {"as_shown": as_shown(test), "random": at_random(test, seed=settings.seed)}
+    if (prior := prior_score(test)) is not None:
+        rankers[PRIOR_SCORE] = prior
+    if champion is not None and champion.bundle is not None:
+        rankers["champion"] = _figures_of(champion.bundle, test, settings)
+    return rankers
+
+
+def _figures_of(bundle: Bundle, data: TrainingData, settings: TrainerSettings) -> SlateFigures:
+    scores = lambdarank.scores(bundle.forest, data, bundle.passport.feature_names, num_threads=settings.num_threads)
+    return figures(data, scores)
+
+
+async def _fitted(parts: Split, base: Bundle | None, settings: TrainerSettings, progress: Progress) -> Bundle:
+    """A bundle of the trained forest, without a name and without metrics yet."""
+    stop = threading.Event()
+    progress.step("training", settings.num_boost_round)
+    try:
+        fitted = await asyncio.to_thread(
+            lambdarank.fit,
+            parts.train,
+            parts.validation,
+            settings,
+            continued=None if base is None else base.forest,
+            on_round=lambda _: progress.advance(1),
+            stopped=stop.is_set,
+        )
+    except BaseException:
+        # The thread goes on when its task is cancelled; it looks here between rounds.
+        stop.set()
+        raise
+    train, validation, _ = slices = parts.slices()
+    passport = Passport(
+        model_version="",
+        source="train",
+        feature_names=parts.train.feature_names,
+        schema_hash=parts.train.schema_hash,
+        tree_count=fitted.tree_count,
+        data_start_time=train.start_time,
+        data_end_time=validation.end_time,
+        slate_count=train.slate_count,
+        row_count=train.row_count,
+        slices=slices,
+        top_features=top_features(parts.train.feature_names, fitted.gains),
+        label_gain=LABEL_GAIN,
+        parameters=_parameters(settings),
+        library_versions=(("lightgbm", lightgbm.__version__), ("numpy", np.__version__)),
+        parent_version="" if base is None else base.model_version,
+    )
+    return Bundle.make(passport, fitted.forest, canned_rows(parts.test))
+
+
+def _parameters(settings: TrainerSettings) -> tuple[tuple[str, str | int | float | bool], ...]:
+    """What the forest depends on; the label gains stand in a field of their own."""
+    told = {name: value for name, value in lambdarank.parameters(settings).items() if isinstance(value, str | int | float | bool)}
+    names = ("num_boost_round", "early_stopping_rounds", "lookback_days", "validation_split", "bootstrap_samples")
+    return sorted_items({**told, **{name: getattr(settings, name) for name in names}})
+
+
+def canned_rows(data: TrainingData) -> NDArray[np.float64]:
+    """Rows spread over the data, and one without any value; (at most MAX_CANNED_ROWS, features) float64."""
+    chosen = np.unique(np.linspace(0, data.row_count - 1, MAX_CANNED_ROWS - 1).round().astype(np.int64))
+    return np.vstack([data.matrix[chosen], np.full((1, data.matrix.shape[1]), np.nan)])
+
+
+def _measured(
+    bundle: Bundle, parts: Split, rankers: dict[str, SlateFigures], settings: TrainerSettings
+) -> tuple[Bundle, tuple[Metric, ...]]:
+    """The bundle with its name and figures, verified, and those figures with the champion's beside them.
+
+    The passport leaves the champion out: the same data and settings make the same bundle, whatever serves at the time.
+    """
+    learned = sample_slates(parts.train, TRAIN_SAMPLE_SLATES)
+    own: tuple[Metric, ...] = ()
+    for name, data in (("train", learned), ("validation", parts.validation)):
+        model = {"model": _figures_of(bundle, data, settings)}
+        own += measure(name, data, model, samples=settings.bootstrap_samples, seed=settings.seed)
+    beside = {"model": _figures_of(bundle, parts.test, settings), **rankers}
+    lasting = {name: ranker for name, ranker in beside.items() if name != "champion"}
+    passport = replace(bundle.passport, metrics=own + _test_metrics(parts.test, lasting, settings))
+    last_shown = moment(int(parts.test.show_times[-1]))
+    named = Bundle.make(passport.named(last_shown, bundle.forest), bundle.forest, bundle.canned.matrix)
+    named.verify()
+    return named, own + _test_metrics(parts.test, beside, settings)
+
+
+def _test_metrics(test: TrainingData, rankers: dict[str, SlateFigures], settings: TrainerSettings) -> tuple[Metric, ...]:
+    against = [("model", other) for other in ("champion", PRIOR_SCORE) if "model" in rankers and other in rankers]
+    return measure("test", test, rankers, differences=against, samples=settings.bootstrap_samples, seed=settings.seed)
+
+
+async def _published(
+    registry: ModelRegistry, bundle: Bundle, metrics: tuple[Metric, ...], champion: _Champion | None, clock: Callable[[], datetime]
+) -> _Outcome:
+    """Publishes the model, and promotes it if the gate passes it."""
+    serving = None if champion is None else champion.version
+    if serving == bundle.model_version:
+        decision = "the same data and settings gave the champion itself again: nothing changes"
+        return _Outcome(decision=decision, metrics=metrics, bundle=bundle)
+    verdict = judge(metrics)
+    outcome = _Outcome(decision=verdict.reason, metrics=metrics, bundle=bundle)
+    if not verdict.passed:
+        record = await registry.publish(bundle, clock(), status="refused", reason=verdict.reason, metrics=metrics)
+        return replace(outcome, record=record)
+    record = await registry.publish(bundle, clock(), reason=verdict.reason, metrics=metrics)
+    if record.status == "refused":
+        return replace(outcome, record=record, decision=f"this very model was refused before: {record.status_reason}")
+    try:
+        record = await registry.promote(record.model_version, clock(), reason=verdict.reason, replacing=serving)
+    except Aborted as error:
+        return replace(outcome, record=record, decision=f"{verdict.reason}; not promoted, it stays a candidate: {error.message}")
+    return replace(outcome, record=record, promoted=True)
+
+
+def _report(
+    run: TrainingRun,
+    options: TrainingOptions,
+    champion: _Champion | None,
+    outcome: _Outcome,
+    parts: Split,
+    counts: DatasetCounts,
+    notes: list[str],
+) -> TrainingReport:
+    passport = None if outcome.bundle is None else outcome.bundle.passport
+    return TrainingReport(
+        run_id=run.run_id,
+        mode=run.mode,
+        trigger=run.trigger,
+        model_version="" if passport is None else passport.model_version,
+        promoted=outcome.promoted,
+        decision=outcome.decision,
+        champion_version="" if champion is None else champion.version,
+        tree_count=0 if passport is None else passport.tree_count,
+        counts=counts,
+        slices=parts.slices(),
+        metrics=outcome.metrics,
+        top_features=() if passport is None else passport.top_features,
+        parameters=() if passport is None else passport.parameters,
+        notes=tuple(notes),
+        seconds=(options.clock() - (run.begin_time or run.create_time)).total_seconds(),
+    )
