@@ -212,9 +212,8 @@ class _Demo:
         version, counts = told["model_version"], told["counts"]
         if not told["promoted"]:
             raise Failed(f"the trained model {version} does not serve: {told['decision']}")
-        self._say(
-            f"  {told['seconds']:.0f} s; {told['tree_count']} trees from {counts['used_rows']} impressions in {counts['used_slates']} slates"
-        )
+        used = f"{counts['used_rows']} impressions in {counts['used_slates']} slates"
+        self._say(f"  {told['seconds']:.0f} s; {told['tree_count']} trees from {used}")
         for name, metric in told["metrics"].items():
             if name.startswith("test.") and name.endswith(".ndcg_at_10"):
                 figure = Figure(value=metric["value"], low=metric.get("low"), high=metric.get("high"))
