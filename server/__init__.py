@@ -1,0 +1,1 @@
+"""The front door: services, experiments, statistics."""

@@ -59,3 +59,18 @@ def internal_details(reference: str) -> tuple[str, bytes]:
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}))
     return message, status.SerializeToString()
+
+
+def violations_in(error: grpc.aio.AioRpcError) -> list[errors.Violation]:
+    """The fields at fault that another process of ours named in its refusal."""
+    violations: list[errors.Violation] = []
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                bad = error_details_pb2.BadRequest()
+                if detail.Unpack(bad):
+                    violations += [
+                        errors.Violation(field=one.field, reason=one.reason, description=one.description) for one in bad.field_violations
+                    ]
+    return violations or [errors.Violation(field="", reason="INVALID", description=error.details() or "is not valid")]

@@ -1,0 +1,146 @@
+"""Ranking, as a caller sees it: a slate in time, whatever happens to models and workers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import Counter
+
+from ranker.prior import prior_order
+from ranker.validation import check
+from rankloop.v1.ranking_pb2 import RankedItem, RankRequest, RankResponse
+from rankloop.worker.v1 import worker_pb2
+from runtime.errors import RankloopError
+from runtime.logs import get_logger
+from runtime.mongo import Mongo
+from runtime.timestamps import at_millisecond, to_timestamp
+from server.rankers import NoRanker, RankerPool
+from server.slates import SlateRecorder, slate_of
+
+log = get_logger("server")
+
+SHARE_OF_TIME = 2 / 3
+"""Of the caller's time, what a worker may use up before the answer is given without it."""
+LOOKUP_SECONDS = 0.25
+
+ANSWERS = Counter("rankloop_rank_answers", "Slates returned, by why no model ranked them (empty: one did).", ["fallback_reason"])
+
+
+class Ranking:
+    """Ranks, records, and remembers what it answered to a request id. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        mongo: Mongo,
+        pool: RankerPool,
+        recorder: SlateRecorder,
+        *,
+        timeout_seconds: float,
+        repeat_capacity: int,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._slates = mongo.collection("slates")
+        self._pool = pool
+        self._recorder = recorder
+        self._timeout_seconds = timeout_seconds
+        self._repeat_capacity = repeat_capacity
+        self._new_id = new_id
+        self._clock = clock
+        self._answered: OrderedDict[str, RankResponse] = OrderedDict()
+        self._under_way: dict[str, asyncio.Future[RankResponse]] = {}
+
+    async def rank(self, request: RankRequest, *, remaining_seconds: float | None) -> RankResponse:
+        """The slate for a request; the same one for the same user and request id.
+
+        Raises:
+            InvalidInput: the request is wrong.
+            NotFound: the model it names is not there.
+        """
+        limit = self._timeout_seconds if remaining_seconds is None else min(self._timeout_seconds, remaining_seconds * SHARE_OF_TIME)
+        if not request.request_id:
+            return await self._rank_anew(request, self._new_id(), limit)
+        ranking_id = repeated_id(request.user_id, request.request_id)
+        if ranking_id in self._under_way:
+            return await asyncio.shield(self._under_way[ranking_id])
+        known = self._answered.get(ranking_id) or await self._recorded(ranking_id)
+        if known is not None:
+            return known
+        if ranking_id in self._under_way:  # it began while the ledger was read
+            return await asyncio.shield(self._under_way[ranking_id])
+        under_way: asyncio.Future[RankResponse] = asyncio.get_running_loop().create_future()
+        self._under_way[ranking_id] = under_way
+        try:
+            response = await self._rank_anew(request, ranking_id, limit)
+        except BaseException as error:
+            failure = error if isinstance(error, RankloopError) else NoRanker("the first call with this request id broke off; try again")
+            under_way.set_exception(failure)
+            under_way.exception()  # whoever waits hears of it; nobody need wait
+            raise
+        else:
+            under_way.set_result(response)
+            self._remember(ranking_id, response)
+            return response
+        finally:
+            del self._under_way[ranking_id]
+
+    async def _rank_anew(self, request: RankRequest, ranking_id: str, limit_seconds: float) -> RankResponse:
+        now = at_millisecond(self._clock())
+        served: worker_pb2.ServedItems | None = None
+        try:
+            asked = worker_pb2.RankRequest(request=request, ranking_id=ranking_id, request_time=to_timestamp(now))
+            answer = await self._pool.rank(asked, timeout_seconds=limit_seconds)
+            response, served = answer.response, answer.served
+        except NoRanker as error:
+            response = by_prior(request, ranking_id, error.reason)
+        ANSWERS.labels(response.fallback_reason).inc()
+        self._recorder.record(slate_of(request, response, served, now))
+        return response
+
+    async def _recorded(self, ranking_id: str) -> RankResponse | None:
+        """What the ledger says was answered; None also when it cannot be asked: a ranking does not fail for that."""
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await self._slates.find_one({"_id": ranking_id}, {"response": 1})
+        except (RankloopError, TimeoutError):
+            log.warning("a repeated request id could not be looked up", ranking_id=ranking_id)
+            return None
+        return RankResponse.FromString(found["response"]) if found and "response" in found else None
+
+    def _remember(self, ranking_id: str, response: RankResponse) -> None:
+        self._answered[ranking_id] = response
+        while len(self._answered) > self._repeat_capacity:
+            self._answered.popitem(last=False)
+
+
+def repeated_id(user_id: str, request_id: str) -> str:
+    """The ranking id of a request id: the same on every server."""
+    return hashlib.blake2b(f"{len(user_id)}:{user_id}{request_id}".encode(), digest_size=16).hexdigest()
+
+
+def by_prior(request: RankRequest, ranking_id: str, reason: str) -> RankResponse:
+    """The slate without a worker: by `prior_score`.
+
+    Raises:
+        InvalidInput: the request is wrong.
+    """
+    check(request)
+    candidates: Sequence[Any] = request.candidates
+    order = prior_order(candidates)
+    count = request.top_k or len(order.indexes)
+    return RankResponse(
+        ranking_id=ranking_id,
+        items=[
+            RankedItem(item_id=request.candidates[index].item_id, position=position, relevance=relevance, score=score, propensity=1.0)
+            for position, (index, score, relevance) in enumerate(
+                zip(order.indexes[:count], order.scores[:count], order.relevances[:count], strict=True), start=1
+            )
+        ],
+        algorithm=order.algorithm,
+        fallback_reason=reason,
+    )

@@ -1,0 +1,29 @@
+"""Settings of the server."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from runtime.rpc.server import RpcSettings
+
+
+class ServerSettings(RpcSettings):
+    """The front door."""
+
+    port: int = Field(50051, ge=0, le=65535)
+    """The public port; 0: any free one."""
+
+    rankers: tuple[str, ...] = ()
+    """Addresses of ranking workers, host:port. Without any, every ranking is by `prior_score`."""
+
+    rank_timeout_seconds: float = Field(0.5, gt=0, le=60)
+    """Longest wait for a ranking worker; after it, or after two thirds of the caller's time, candidates go back by `prior_score`."""
+
+    ranker_rest_seconds: float = Field(0.5, ge=0, le=60)
+    """How long a worker that did not answer is left alone."""
+
+    slate_capacity: int = Field(10_000, ge=1)
+    """Slates waiting to be recorded at most; beyond it the oldest is dropped and counted."""
+
+    repeat_capacity: int = Field(10_000, ge=0)
+    """Answers kept in memory for repeated request ids; older ones are read from the ledger."""
