@@ -1,0 +1,142 @@
+"""`rankloop train`, and `python scripts/train.py`: one run of the trainer, as a weekly job or by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a file, Python looks for modules beside it; the rooms are one folder up.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import asyncio
+import json
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from ranker.models.runs import Mode
+from ranker.training.report import TrainingReport
+from ranker.training.settings import TrainerSettings
+from ranker.training.trainer import TrainingOptions
+from ranker.training.trainer import train as run_training
+from runtime.errors import Aborted, Misconfigured, RankloopError
+from runtime.logs import configure_logs
+from runtime.mongo import Mongo
+from runtime.process import stop_on_signals
+from runtime.schema import migrate
+from scripts.configuration import Configuration, load
+from scripts.training_tables import print_report, steps
+
+
+class TrainingMode(StrEnum):
+    """What a training begins from."""
+
+    FULL = "full"
+    WARM_START = "warm-start"
+
+
+def train(
+    min_interactions: Annotated[
+        int | None, typer.Option(min=1, help="Interactions that must have occurred in the window; fewer: exit code 1 (default: 100).")
+    ] = None,
+    lookback_days: Annotated[float | None, typer.Option(min=0.001, help="How far back to look, in days (default: 90).")] = None,
+    validation_split: Annotated[
+        float | None,
+        typer.Option(help="Share of the slates, the latest, that is not learned from; half stops training, half is reported (default: 0.2)."),
+    ] = None,
+    num_boost_round: Annotated[int | None, typer.Option(min=1, help="Trees at most (default: 500).")] = None,
+    evaluate_only: Annotated[bool, typer.Option("--evaluate-only", help="Train nothing: measure the champion and the baselines.")] = False,
+    mode: Annotated[TrainingMode, typer.Option(help="From nothing, or on from the champion's trees.")] = TrainingMode.FULL,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the report as JSON.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")] = None,
+) -> None:
+    """Trains a model on what happened, measures it beside the baselines and the champion, and lets it serve if it is not worse.
+
+    Slates are split by time: the earliest are learned from, later ones stop the training, the latest are reported. Defaults come from
+    the section `trainer` of the configuration. The exit code is 0 when a model was trained or measured, whatever the gate decided; 1
+    when there was too little to learn from.
+
+    Examples:
+
+        rankloop train
+
+        rankloop train --min-interactions 5000 --lookback-days 30 --json report.json
+
+        rankloop train --mode warm-start --num-boost-round 100
+
+        rankloop train --evaluate-only
+
+        0 4 * * 1  RANKLOOP_MONGO_URI=mongodb://db:27017/?replicaSet=rs0 rankloop train     (cron: Mondays at four)
+    """
+    asked = {
+        "min_interactions": min_interactions,
+        "lookback_days": lookback_days,
+        "validation_split": validation_split,
+        "num_boost_round": num_boost_round,
+    }
+    configuration = load(config)
+    configure_logs(configuration.log, process="trainer")
+    settings = _settings(configuration.trainer, {name: value for name, value in asked.items() if value is not None})
+    if evaluate_only and mode is TrainingMode.WARM_START:
+        raise Misconfigured("--evaluate-only trains nothing, so it has no --mode warm-start; leave one of them out")
+    wanted: Mode = "evaluate-only" if evaluate_only else "warm-start" if mode is TrainingMode.WARM_START else "full"
+    try:
+        report = asyncio.run(_run(configuration, settings, wanted))
+    except RankloopError as failure:
+        _write(json_file, {"error": failure.message, "reason": failure.reason, "model_version": "", "promoted": False})
+        raise
+    _write(json_file, report.to_json())
+    print_report(Console(), report)
+
+
+def _settings(configured: TrainerSettings, asked: dict[str, Any]) -> TrainerSettings:
+    try:
+        return TrainerSettings.model_validate({**configured.model_dump(), **asked})
+    except ValidationError as error:
+        faults = (f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors())
+        raise Misconfigured("\n".join(faults)) from None
+
+
+async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mode) -> TrainingReport:
+    stop = stop_on_signals()
+    mongo = await Mongo.open(configuration.mongo)
+    try:
+        await migrate(mongo)
+        options = TrainingOptions(settings=settings, run_id=f"run-{secrets.token_hex(8)}", clock=lambda: datetime.now(UTC), mode=mode)
+        with steps(Console(stderr=True)) as progress:
+            return await _unless_stopped(asyncio.create_task(run_training(mongo, options, progress)), stop)
+    finally:
+        await mongo.close()
+
+
+async def _unless_stopped(training: asyncio.Task[TrainingReport], stop: asyncio.Event) -> TrainingReport:
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait({training, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if training.done():
+        return training.result()
+    training.cancel()
+    await asyncio.wait({training})
+    raise Aborted("stopped by a signal: nothing was published, the champion is untouched")
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise Misconfigured(f"the report {path} cannot be written ({error.strerror}); name another file with --json") from error
+
+
+if __name__ == "__main__":
+    from scripts.cli import main
+
+    sys.argv.insert(1, "train")
+    main()

@@ -1,0 +1,132 @@
+"""A training as a person watches and reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ranker.models.passport import Metric
+from ranker.training.evaluation import CUTOFFS
+from ranker.training.measurement import metric_name
+from ranker.training.report import TrainingReport
+
+RANKERS = {
+    "model": "this model",
+    "champion": "champion",
+    "as_shown": "as shown",
+    "prior_score": "prior_score",
+    "random": "random (20 orders)",
+}
+
+COUNTS = {
+    "interactions": "interactions in the window",
+    "unmatched_interactions": "  of no slate of the window",
+    "slates": "slates shown in the window",
+    "slates_without_features": "  left out: without logged features",
+    "slates_with_bad_features": "  left out: with features that do not fit",
+    "slates_of_one_item": "  left out: of one item",
+    "slates_without_label": "  left out: without any label",
+    "used_slates": "slates used",
+    "slates_of_other_schemas": "  of another feature schema, mapped by name",
+    "used_rows": "impressions used",
+    "labelled_rows": "  with a label",
+    "used_users": "users",
+}
+
+
+class Steps:
+    """Steps on a terminal, one line each."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def step(self, description: str, total: int | None = None) -> None:
+        """A new step begins; the one before is done."""
+        self._finish()
+        self._task = self._progress.add_task(description, total=total)
+
+    def advance(self, count: int) -> None:
+        """So much more of the step is done."""
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            # Early stopping ends a step before its total.
+            done = self._progress.tasks[self._task].completed or 1
+            self._progress.update(self._task, total=done, completed=done)
+
+
+@contextmanager
+def steps(console: Console) -> Iterator[Steps]:
+    """Shows steps where a person watches, nothing where none does."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Steps(progress)
+
+
+def shown(metric: Metric | None) -> str:
+    """As in `0.6210 (0.6120 to 0.6300)`."""
+    if metric is None:
+        return "–"
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.4f}"
+    return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
+
+
+def print_report(console: Console, report: TrainingReport) -> None:
+    """The whole report, for people."""
+    for table in (quality_table(report), features_table(report), counts_table(report)):
+        if table.row_count:
+            console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if report.mode == "evaluate-only":
+        what = f"measured {report.model_version}" if report.model_version else "measured the baselines"
+    else:
+        serves = "serves now" if report.promoted else "does not serve"
+        what = f"{report.model_version} ({report.tree_count} trees) {serves}"
+    console.print(f"{what}, after {report.seconds:.1f} s", highlight=False, markup=False)
+    console.print(report.decision, highlight=False, markup=False)
+
+
+def quality_table(report: TrainingReport) -> Table:
+    """NDCG of the rankers on the test slates, and of the model on the slates it knows."""
+    table = Table(title="Quality on the latest slates", title_justify="left", caption_justify="left")
+    table.caption = "means over users with 95 % bootstrap intervals; gain 2^(4·label) − 1"
+    table.add_column("ranker")
+    for cutoff in CUTOFFS:
+        table.add_column(f"NDCG@{cutoff}", justify="right")
+    for part in ("test", "validation", "train"):
+        for ranker, name in RANKERS.items():
+            metrics = [report.metric(metric_name(part, ranker, cutoff)) for cutoff in CUTOFFS]
+            if any(metrics):
+                table.add_row(name if part == "test" else f"{name}, {part} slates", *map(shown, metrics))
+    return table
+
+
+def features_table(report: TrainingReport) -> Table:
+    """The most important features."""
+    table = Table(title="Most important features", title_justify="left")
+    table.add_column("feature")
+    table.add_column("share of gain", justify="right")
+    for one in report.top_features:
+        table.add_row(one.feature, f"{one.gain_share:.1%}")
+    return table
+
+
+def counts_table(report: TrainingReport) -> Table:
+    """What was found, and what was left out."""
+    table = Table(title="Data", title_justify="left")
+    table.add_column("")
+    table.add_column("count", justify="right")
+    for name, told in COUNTS.items():
+        table.add_row(told, f"{getattr(report.counts, name):,}")
+    for one in report.slices:
+        table.add_row(f"{one.name}: {one.start_time:%Y-%m-%d %H:%M} to {one.end_time:%Y-%m-%d %H:%M}", f"{one.slate_count:,} slates")
+    return table
