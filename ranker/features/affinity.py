@@ -34,22 +34,22 @@ _DAY_SECONDS: Final = 86_400.0
 TYPE_FEATURES: Final = family(
     TYPE_FAMILY,
     ("user_type_interactions", 0.0, "the user's interactions with items of this type"),
-    ("user_type_share", 0.0, "their share of all the user's interactions"),
-    ("user_type_label", LABEL_PRIOR, "their mean label, smoothed with the user's mean"),
-    ("user_type_act_rate", ACT_PRIOR, "share of them that act, smoothed with the user's share"),
-    ("user_type_days_since", nan, "days since the newest of them"),
+    ("user_type_share", 0.0, "share of the user's interactions that are with items of this type"),
+    ("user_type_label", LABEL_PRIOR, "mean label of the user's interactions with this type, smoothed with the user's mean"),
+    ("user_type_act_rate", ACT_PRIOR, "share of the user's interactions with this type that act, smoothed"),
+    ("user_type_days_since", nan, "days since the user's newest interaction with this type"),
 )
 TAG_FEATURES: Final = family(
     TAG_FAMILY,
     ("user_tag_label", LABEL_PRIOR, "the user's mean label with a tag, smoothed: its mean over the item's tags"),
-    ("user_tag_label_best", LABEL_PRIOR, "the largest of these"),
+    ("user_tag_label_best", LABEL_PRIOR, "the user's mean label with a tag, smoothed: its largest over the item's tags"),
     ("user_tag_overlap", 0.0, "share of the item's tags that the user has met before"),
 )
 ITEM_FEATURES: Final = family(
     ITEM_FAMILY,
     ("user_item_interactions", 0.0, "the user's interactions with this item"),
-    ("user_item_best_label", nan, "their largest label"),
-    ("user_item_days_since", nan, "days since the newest of them"),
+    ("user_item_best_label", nan, "largest label of the user's interactions with this item"),
+    ("user_item_days_since", nan, "days since the user's newest interaction with this item"),
     ("user_item_dismissed", 0.0, "1 if the user dismissed this item"),
 )
 

@@ -16,7 +16,7 @@ FAMILY: Final = "embedding"
 FEATURES: Final = family(
     FAMILY,
     ("embedding_match", nan, "mean cosine with the embeddings of the items the user liked, weighted by label"),
-    ("embedding_match_best", nan, "the largest of these cosines"),
+    ("embedding_match_best", nan, "largest cosine with the embedding of an item the user liked"),
 )
 
 
