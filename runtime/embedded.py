@@ -7,13 +7,10 @@ path of MongoDB before 6.0.27 leaks memory). Below its directory lie `db/` (the 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import json
 import os
 import shutil
 import socket
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from pydantic import Field
 from runtime.child import Child
 from runtime.configuration import Section
 from runtime.errors import Misconfigured, Unavailable
+from runtime.holder import Holder
 from runtime.mongo import admin_command
 
 REPLICA_SET = "rankloop"
@@ -79,7 +77,7 @@ def find_mongod(configured: Path | None = None) -> Path:
 class EmbeddedMongo:
     """A running embedded MongoDB. Belongs to no event loop: one may start it and another stop it."""
 
-    def __init__(self, child: Child, port: int, settings: EmbeddedSettings, holder: int) -> None:
+    def __init__(self, child: Child, port: int, settings: EmbeddedSettings, holder: Holder) -> None:
         self._child = child
         self._settings = settings
         self._holder = holder
@@ -94,16 +92,16 @@ class EmbeddedMongo:
         """
         settings = settings or EmbeddedSettings()
         mongod = find_mongod(settings.mongod)
-        directory = _writable(directory)
-        holder = await _hold(directory)
+        holder = await Holder.take(directory)
         try:
             return await cls._start_held(mongod, directory, settings, holder)
         except BaseException:
-            os.close(holder)
+            holder.release()
             raise
 
     @classmethod
-    async def _start_held(cls, mongod: Path, directory: Path, settings: EmbeddedSettings, holder: int) -> EmbeddedMongo:
+    async def _start_held(cls, mongod: Path, directory: Path, settings: EmbeddedSettings, holder: Holder) -> EmbeddedMongo:
+        (directory / "db").mkdir(exist_ok=True)
         log = directory / "mongod.log"
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(directory / "mongod.log.1")
@@ -112,7 +110,7 @@ class EmbeddedMongo:
             port = kept_port if kept_port is not None and _is_free(kept_port) else _free_port()
             log_start = log.stat().st_size if log.exists() else 0
             try:
-                child = Child.start(_command(mongod, directory, port, settings), output=log, keep_open=[holder])
+                child = Child.start(_command(mongod, directory, port, settings), output=log, keep_open=[holder.descriptor])
             except OSError as error:
                 raise Misconfigured(f"{mongod} cannot be run ({error.strerror}); set RANKLOOP_MONGOD to another mongod") from error
             try:
@@ -148,9 +146,7 @@ class EmbeddedMongo:
         try:
             await self._child.stop(grace_seconds=self._settings.stop_timeout_seconds)
         finally:
-            if self._holder >= 0:
-                os.close(self._holder)
-                self._holder = -1
+            self._holder.release()
 
 
 class _EndedError(Exception):
@@ -234,60 +230,6 @@ async def _configure(port: int, initiated: bool) -> bool:
 
 async def _ask(port: int, command: dict[str, Any]) -> dict[str, Any]:
     return await admin_command(f"mongodb://127.0.0.1:{port}/", command, timeout_seconds=10)
-
-
-def _writable(directory: Path) -> Path:
-    """The directory's absolute path, once it is there and can be written."""
-    directory = directory.absolute()
-    try:
-        (directory / "db").mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise Misconfigured(
-            f"the data directory {directory} cannot be written ({error.strerror}); make it writable, or choose another with --data-dir"
-        ) from error
-    return directory
-
-
-async def _hold(directory: Path) -> int:
-    """Locks the directory for this process and the mongod it starts; returns the lock's file descriptor.
-
-    mongod inherits the descriptor, so the lock is free only when both have gone. The time in between, when a killed parent's mongod
-    is still on its way out, is waited for.
-    """
-    path = directory / "holder"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            pid = int(path.read_text().strip() or 0)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES) and not _runs(pid) and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-                continue
-            os.close(descriptor)
-            raise Misconfigured(
-                f"the data directory {directory} is held by process {pid}{_program(pid)}; stop that one, or choose another with --data-dir"
-            ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def _runs(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
-
-
-def _program(pid: int) -> str:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return ""
-    return f" ({' '.join([Path(words[0]).name, *words[1:]]).strip()[:100]})" if words[0] else ""
 
 
 def _kept_port(directory: Path) -> int | None:

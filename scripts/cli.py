@@ -28,7 +28,7 @@ class Entry:
 
 
 COMMANDS = {
-    "up": Entry("scripts.up.command:up", "Start the whole stack on this machine, with a MongoDB if you bring none."),
+    "up": Entry("scripts.up:up", "Start the whole stack on this machine, with a MongoDB if you bring none."),
     "demo": Entry("scripts.demo:demo", "See it learn: start, simulate, train, simulate again, compare."),
     "server": Entry("scripts.processes:server", "Run the public endpoint."),
     "ranker": Entry("scripts.processes:ranker", "Run a ranking worker."),

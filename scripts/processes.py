@@ -1,0 +1,133 @@
+"""`rankloop server`, `rankloop ranker`, `rankloop collector`: one process each, for those who arrange them themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from runtime.errors import Misconfigured
+from runtime.rpc.server import RpcSettings
+from scripts.configuration import load
+
+Settings = TypeVar("Settings", bound=RpcSettings)
+
+Host = Annotated[str | None, typer.Option(help="The address to bind; otherwise as configured (127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="The port to bind, 0: any free one; otherwise as configured.")]
+MetricsPort = Annotated[int | None, typer.Option(min=0, max=65535, help="The port for Prometheus, 0: any free one.")]
+Ready = Annotated[Path | None, typer.Option(help="A file to write as JSON when it answers: address, metrics, pid.")]
+Config = Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")]
+
+
+def server(
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    ranker: Annotated[list[str] | None, typer.Option(help="A ranking worker's host:port; may be given several times.")] = None,
+    ready_file: Ready = None,
+    config: Config = None,
+) -> None:
+    """Runs the public endpoint, until SIGTERM: then it finishes the calls under way.
+
+    Run as many as you like behind a load balancer; they share nothing but the database.
+
+    Examples:
+
+        RANKLOOP_MONGO_URI=mongodb://127.0.0.1:27017/?replicaSet=rs0 rankloop server --ranker 127.0.0.1:50052
+
+        rankloop server --port 0 --ready-file server.json
+    """
+    from server import process
+
+    configuration = load(config)
+    settings = _placed(configuration.server, host, port, metrics_port)
+    if ranker:
+        settings = settings.model_copy(update={"rankers": tuple(_address(one) for one in ranker)})
+    asyncio.run(
+        process.run(
+            server=settings,
+            collector=configuration.collector,
+            labels=configuration.labels,
+            mongo=configuration.mongo,
+            log_settings=configuration.log,
+            metrics=configuration.metrics,
+            ready_file=ready_file,
+        )
+    )
+
+
+def ranker(
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    ready_file: Ready = None,
+    config: Config = None,
+) -> None:
+    """Runs a ranking worker, until SIGTERM. It answers servers, not callers.
+
+    Examples:
+
+        RANKLOOP_MONGO_URI=mongodb://127.0.0.1:27017/?replicaSet=rs0 rankloop ranker --port 50052
+
+        rankloop ranker --port 0 --ready-file ranker.json
+    """
+    from ranker import process
+
+    configuration = load(config)
+    asyncio.run(
+        process.run(
+            ranker=_placed(configuration.ranker, host, port, metrics_port),
+            features=configuration.features,
+            mongo=configuration.mongo,
+            log_settings=configuration.log,
+            metrics=configuration.metrics,
+            ready_file=ready_file,
+        )
+    )
+
+
+def collector(
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    ready_file: Ready = None,
+    config: Config = None,
+) -> None:
+    """Runs the worker that folds the ledger, until SIGTERM. It also takes interactions in, apart from the public endpoint.
+
+    Of several one folds; the others stand by.
+
+    Examples:
+
+        RANKLOOP_MONGO_URI=mongodb://127.0.0.1:27017/?replicaSet=rs0 rankloop collector
+
+        rankloop collector --port 50053 --metrics-port 9103
+    """
+    from collector import process
+
+    configuration = load(config)
+    asyncio.run(
+        process.run(
+            collector=_placed(configuration.collector, host, port, metrics_port),
+            labels=configuration.labels,
+            mongo=configuration.mongo,
+            log_settings=configuration.log,
+            metrics=configuration.metrics,
+            ready_file=ready_file,
+        )
+    )
+
+
+def _placed(settings: Settings, host: str | None, port: int | None, metrics_port: int | None) -> Settings:
+    """The settings with what the command line says of where to listen."""
+    said: dict[str, Any] = {"host": host, "port": port, "metrics_port": metrics_port}
+    return settings.model_copy(update={name: value for name, value in said.items() if value is not None})
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise Misconfigured(f"--ranker {text}: expected host:port, as in 127.0.0.1:50052")
+    return text

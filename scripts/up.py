@@ -1,0 +1,215 @@
+"""`rankloop up`: the whole stack on one machine, under one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runtime.embedded import EmbeddedMongo
+from runtime.errors import Misconfigured
+from runtime.holder import Holder
+from runtime.process import stop_on_signals, write_ready_file
+from scripts.configuration import Configuration, load, masked_uri
+from scripts.supervision import Pause, Worker, bound_log, ending
+
+LOG_LOOK_SECONDS = 60.0
+SPARE_SECONDS = 5.0
+"""What a process may take to stop beyond the calls it finishes."""
+
+
+def up(
+    data_dir: Annotated[Path, typer.Option(envvar="RANKLOOP_DATA_DIR", help="Where the database and the logs are kept.")] = Path("data"),
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The public port, 0: any free one; otherwise as configured.")] = None,
+    rankers: Annotated[int, typer.Option(min=1, max=64, help="How many ranking workers to run.")] = 1,
+    no_console: Annotated[bool, typer.Option("--no-console", help="Leave out the web console.")] = False,
+    ready_file: Annotated[Path | None, typer.Option(help="A file to write as JSON, with every address, when all answer.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")] = None,
+) -> None:
+    """Starts the whole stack, keeps it running, and stops it on Ctrl-C or SIGTERM.
+
+    Without RANKLOOP_MONGO_URI it starts a MongoDB of its own, with its data in --data-dir (./data unless said otherwise). What
+    ends by itself is started again; when this command ends, whatever way, everything it started ends with it.
+
+    Examples:
+
+        rankloop up
+
+        rankloop up --data-dir /var/lib/rankloop --rankers 2
+
+        rankloop up --data-dir "$(mktemp -d)" --port 0 --ready-file stack.json
+    """
+    configuration = load(config)
+    del no_console  # there is none yet; who leaves it out already says so
+    raise typer.Exit(asyncio.run(Stack(configuration, data_dir, port, rankers, ready_file, config).run()))
+
+
+class Stack:
+    """All processes of one machine."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        data_dir: Path,
+        port: int | None,
+        ranker_count: int,
+        ready_file: Path | None,
+        config: Path | None,
+    ) -> None:
+        self._configuration = configuration
+        self._data_dir = data_dir.absolute()
+        self._ready_file = ready_file
+        self._holder: Holder | None = None
+        self._mongo: EmbeddedMongo | None = None
+        self._mongo_uri = configuration.mongo.uri
+        self._mongo_log = self._data_dir / "mongo" / "mongod.log"
+        shared = ["--config", str(config.absolute())] if config is not None else []
+        names = ["ranker", *(f"ranker-{number}" for number in range(2, ranker_count + 1))]
+        self._rankers = [self._worker(name, "ranker", shared, configuration.ranker.drain_seconds) for name in names]
+        self._collector = self._worker("collector", "collector", shared, configuration.collector.drain_seconds)
+        public = shared if port is None else [*shared, "--port", str(port)]
+        self._server = self._worker("server", "server", public, configuration.server.drain_seconds)
+
+    def _worker(self, name: str, kind: str, arguments: list[str], drain_seconds: float) -> Worker:
+        return Worker(name, kind, arguments, self._data_dir, grace_seconds=drain_seconds + SPARE_SECONDS)
+
+    @property
+    def _workers(self) -> list[Worker]:
+        """In the order of their start."""
+        return [*self._rankers, self._collector, self._server]
+
+    async def run(self) -> int:
+        """Runs until a signal says stop; returns the exit code. Raises Misconfigured if it cannot start."""
+        stop = stop_on_signals()
+        began = time.monotonic()
+        try:
+            await _unless(stop, self._start())
+            if not stop.is_set():
+                self._tell()
+                self._greet(time.monotonic() - began)
+                await _unless(stop, self._keep())
+        finally:
+            await self._stop()
+        _say("stopped")
+        return 0
+
+    async def _start(self) -> None:
+        self._holder = await Holder.take(self._data_dir)
+        self._forget()
+        if not self._mongo_uri:
+            self._mongo = await EmbeddedMongo.start(self._data_dir / "mongo", self._configuration.embedded)
+            self._mongo_uri = self._mongo.uri
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in (*self._rankers, self._collector):
+                    group.create_task(worker.start(self._environment()))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        await self._server.start(self._server_environment())
+
+    async def _keep(self) -> None:
+        """Starts again what ends, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._mongo is not None:
+                group.create_task(self._keep_mongo())
+            for worker in self._workers:
+                environment = self._server_environment() if worker is self._server else self._environment()
+                group.create_task(worker.keep(environment, self._tell, _say))
+            group.create_task(self._bound_logs())
+
+    async def _keep_mongo(self) -> None:
+        pause = Pause()
+        while True:
+            assert self._mongo is not None
+            code = await self._mongo.wait()
+            await self._mongo.stop()
+            seconds = pause.ended()
+            _say(f"mongod ended {ending(code)}; starting it again in {seconds:g} s (log: {self._mongo_log})")
+            await asyncio.sleep(seconds)
+            pause.started()
+            try:
+                mongo = await EmbeddedMongo.start(self._data_dir / "mongo", self._configuration.embedded)
+            except Misconfigured as error:
+                _say(error.message)
+                continue
+            self._mongo = mongo
+            if mongo.uri != self._mongo_uri:
+                raise Misconfigured("mongod's port was taken by another process while it was away; run `rankloop up` again")
+            self._tell()
+            _say("mongod answers again")
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_LOOK_SECONDS)
+            for log in (*(worker.log for worker in self._workers), self._mongo_log):
+                bound_log(log)
+
+    async def _stop(self) -> None:
+        if self._holder is None:
+            return
+        self._forget()
+        for worker in reversed(self._workers):
+            await worker.stop()
+        if self._mongo is not None:
+            await self._mongo.stop()
+        self._holder.release()
+
+    def _forget(self) -> None:
+        """Takes the ready file away: it is there exactly while all answer, or are being started again."""
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "RANKLOOP_MONGO_URI": self._mongo_uri}
+
+    def _server_environment(self) -> Mapping[str, str]:
+        addresses = ",".join((*(worker.address for worker in self._rankers), *self._configuration.server.rankers))
+        return {**self._environment(), "RANKLOOP_SERVER_RANKERS": addresses}
+
+    def _tell(self) -> None:
+        """Writes the ready file."""
+        pids = {"up": os.getpid(), **({"mongod": self._mongo.pid} if self._mongo is not None else {})}
+        content: dict[str, Any] = {
+            "server": self._server.address,
+            "mongo_uri": masked_uri(self._mongo_uri),
+            "metrics": {worker.name: worker.metrics for worker in self._workers},
+            "console": None,
+            "pids": {**pids, **{worker.name: worker.pid for worker in self._workers}},
+        }
+        write_ready_file(self._ready_file, content)
+
+    def _greet(self, seconds: float) -> None:
+        database = f"mongod in {self._data_dir / 'mongo'}" if self._mongo is not None else masked_uri(self._mongo_uri)
+        lines = {
+            "server": self._server.address,
+            "metrics": "  ".join(worker.metrics for worker in self._workers),
+            "database": database,
+            "logs": str(self._data_dir / "logs"),
+        }
+        print(f"Rankloop is ready ({seconds:.1f} s). Ctrl-C stops it.")
+        for name, value in lines.items():
+            print(f"  {name:<9} {value}")
+        sys.stdout.flush()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Does `work` until it is done or `stop` is set; raises what it raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _say(text: str) -> None:
+    print(f"rankloop up: {text}", file=sys.stderr, flush=True)
