@@ -25,7 +25,7 @@ from runtime.logs import configure_logs, get_logger
 from runtime.metrics import MetricsPort
 from runtime.mongo import Mongo
 from runtime.process import settle_memory, stop_on_signals, write_ready_file
-from runtime.rpc.server import RpcServer
+from runtime.rpc.server import RpcServer, Service
 from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
@@ -69,12 +69,8 @@ async def run(
         stack.push_async_callback(opened.close)
         await migrate(opened)
         tracking = open_tracking(opened, collector, labels)
-        service = tracking_pb2.DESCRIPTOR.services_by_name["TrackingService"]
-        server = RpcServer(
-            collector,
-            [(service, tracking_pb2_grpc.add_TrackingServiceServicer_to_server, TrackingServicer(tracking))],
-            log_calls=log_settings.calls,
-        )
+        service = Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking))
+        server = RpcServer(collector, [service], log_calls=log_settings.calls)
         await server.start()
         async with asyncio.TaskGroup() as work:
             work.create_task(_fold_worker(opened, collector, labels).run(stop))

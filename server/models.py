@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from rankloop.v1 import model_pb2 as pb
 from ranker.features.schema import FeatureSchema
 from ranker.models.importing import import_forest
 from ranker.models.passport import Metric
 from ranker.models.registry import ModelRecord, ModelRegistry
 from ranker.models.runs import TrainingRun, TrainingRuns
+from rankloop.v1 import model_pb2 as pb
 from runtime.errors import FailedPrecondition, InvalidInput
 from runtime.mongo import Mongo
 from runtime.timestamps import EPOCH, at_millisecond, to_duration, to_timestamp
@@ -42,7 +42,7 @@ class Models:
         self._new_id = new_id
         self._clock = clock
 
-    async def list(self, *, size: int, token: str) -> tuple[list[pb.Model], str]:
+    async def list_models(self, *, size: int, token: str) -> tuple[list[pb.Model], str]:
         """A page of models, newest first, and the token of the next one."""
         limit = page_size(size)
         found = await self._registry.list(limit, _before(token, "models"))

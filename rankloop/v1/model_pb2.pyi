@@ -386,7 +386,7 @@ class ImportModelRequest(_message.Message):
     model_version: _builtins.str
     """The name to give it, at most 256 bytes; empty: one is made from the time and the content."""
     forest: _builtins.bytes
-    """The forest in LightGBM's text format, at most 64 MiB."""
+    """The forest in LightGBM's text format, at most 15 MiB."""
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The feature of each column, in order: names of the schema."""

@@ -109,7 +109,7 @@ class GetItemStatsRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Up to here, not included; absent: now."""
+        """Up to here, not included; absent: the end of the running hour."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class GetUserStatsRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Up to here, not included; absent: now."""
+        """Up to here, not included; absent: the end of the running hour."""
 
     def __init__(
         self,
@@ -396,7 +396,9 @@ class UserStats(_message.Message):
 
     @_builtins.property
     def type_preferences(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Share of the user's summed labels per item type, 0 to 1, adding up to 1; empty without any positive label."""
+        """Share of the user's summed labels per item type, 0 to 1, adding up to 1; empty without any positive label. An interaction's type is
+        what it says itself, else what its slate says, else what the catalogue says.
+        """
 
     @_builtins.property
     def last_interaction_time(self) -> _timestamp_pb2.Timestamp:
@@ -623,7 +625,7 @@ class GetPerformanceRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Up to here, not included; absent: now."""
+        """Up to here, not included; absent: the end of the running hour."""
 
     def __init__(
         self,
@@ -720,7 +722,7 @@ class PerformanceRow(_message.Message):
     dismiss_count: _builtins.int
     """Impressions dismissed."""
     completed_count: _builtins.int
-    """Impressions completed (complete, implement or purchase)."""
+    """Impressions with a `complete`."""
     outcome_value: _builtins.float
     """Sum of the values of outcomes that name the slate; by position or tier, also the item."""
     quality_score: _builtins.float
@@ -853,7 +855,7 @@ class GetOverviewRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Up to here, not included; absent: now."""
+        """Up to here, not included; absent: the end of the running hour."""
 
     def __init__(
         self,

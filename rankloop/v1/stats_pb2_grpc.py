@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class StatsServiceStub:
-    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is now, an absent start is 30 days before
-    the end at the full hour. Figures are exact up to `as_of_time`.
+    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
+    30 days before the end. Figures are exact up to `as_of_time`.
     """
 
     def __init__(self, channel):
@@ -64,8 +64,8 @@ class StatsServiceStub:
 
 
 class StatsServiceServicer:
-    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is now, an absent start is 30 days before
-    the end at the full hour. Figures are exact up to `as_of_time`.
+    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
+    30 days before the end. Figures are exact up to `as_of_time`.
     """
 
     def GetItemStats(self, request, context):
@@ -140,8 +140,8 @@ def add_StatsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatsService:
-    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is now, an absent start is 30 days before
-    the end at the full hour. Figures are exact up to `as_of_time`.
+    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
+    30 days before the end. Figures are exact up to `as_of_time`.
     """
 
     @staticmethod

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StatsServiceStub:
-    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is now, an absent start is 30 days before
-    the end at the full hour. Figures are exact up to `as_of_time`.
+    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
+    30 days before the end. Figures are exact up to `as_of_time`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -30,8 +30,8 @@ class StatsServiceStub:
     """What a dashboard's first page needs."""
 
 class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is now, an absent start is 30 days before
-    the end at the full hour. Figures are exact up to `as_of_time`.
+    """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
+    30 days before the end. Figures are exact up to `as_of_time`.
     """
 
     @_abc_1.abstractmethod

@@ -77,7 +77,7 @@ class Interaction(_message.Message):
     session_id: _builtins.str
     """The session it happened in; empty: none. At most 256 bytes."""
     item_type: _builtins.str
-    """The item's type, if the caller knows it; empty: as the catalogue or the slate says. At most 256 bytes."""
+    """The item's type, if the caller knows it; empty: as the slate says. At most 256 bytes."""
     surface: _builtins.str
     """Where the item was shown (home, search, email); empty: as the slate says. At most 256 bytes."""
     dropoff_point: _builtins.str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -55,17 +56,24 @@ class RpcSettings(Section):
     """How long calls under way may take to finish when the process is told to stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service and who answers it."""
+
+    descriptor: ServiceDescriptor
+    add: Callable[[Any, grpc.aio.Server], None]
+    servicer: Any
+
+    @classmethod
+    def of(cls, messages: Any, stubs: Any, name: str, servicer: Any) -> Service:
+        """The service `name` of the generated modules x_pb2 and x_pb2_grpc."""
+        return cls(messages.DESCRIPTOR.services_by_name[name], getattr(stubs, f"add_{name}Servicer_to_server"), servicer)
+
+
 class RpcServer:
     """Serves services until it is drained."""
 
-    def __init__(
-        self,
-        settings: RpcSettings,
-        services: list[tuple[ServiceDescriptor, Callable[[Any, grpc.aio.Server], None], Any]],
-        *,
-        log_calls: bool,
-    ) -> None:
-        """`services` are (descriptor, add_…_to_server, servicer)."""
+    def __init__(self, settings: RpcSettings, services: Sequence[Service], *, log_calls: bool) -> None:
         if settings.host not in LOOPBACK and not settings.allow_unauthenticated:
             raise Misconfigured(
                 f"binding {settings.host} would let anybody on the network in, and there is no authentication; "
@@ -73,9 +81,9 @@ class RpcServer:
             )
         self._settings = settings
         methods = [
-            Method(descriptor.full_name, method.name, "server_stream" if method.server_streaming else "unary")
-            for descriptor, _, _ in services
-            for method in descriptor.methods
+            Method(service.descriptor.full_name, method.name, "server_stream" if method.server_streaming else "unary")
+            for service in services
+            for method in service.descriptor.methods
         ]
         layers: list[Layer] = [
             Measured(methods),
@@ -95,9 +103,9 @@ class RpcServer:
             ),
         )
         self._health = health_aio.HealthServicer()
-        self._names = ["", *(descriptor.full_name for descriptor, _, _ in services)]
-        for _, add, servicer in services:
-            add(servicer, self._server)
+        self._names = ["", *(service.descriptor.full_name for service in services)]
+        for service in services:
+            service.add(service.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = (*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -16,7 +16,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._models = models
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        models, token = await self._models.list(size=request.page_size, token=request.page_token)
+        models, token = await self._models.list_models(size=request.page_size, token=request.page_token)
         return pb.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:

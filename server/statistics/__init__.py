@@ -1,0 +1,1 @@
+"""What every ranking earned: figures by their definitions in docs/reference/metrics.md."""

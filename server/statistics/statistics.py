@@ -1,0 +1,168 @@
+"""StatsService's questions, each answered with the time up to which the answer is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from collector.entries import interaction_message
+from collector.fold import KINDS, LAG_COUNT, oldest_pending
+from collector.labels import Combination
+from collector.tally import scope_of
+from collector.validation import MAX_ID_BYTES
+from rankloop.v1 import stats_pb2 as pb
+from runtime.errors import InvalidInput
+from runtime.mongo import Document, Mongo
+from runtime.timestamps import EPOCH, at_millisecond, to_timestamp
+from server.paging import last_of, page_size, token_after
+from server.statistics.counted import Counted, ratio, type_counts
+from server.statistics.items import item_stats
+from server.statistics.performance import grouping_of, performance_row, performance_rows
+from server.statistics.period import Period, period_of
+from server.statistics.users import read_history, user_stats
+
+Answer = TypeVar("Answer", pb.GetItemStatsResponse, pb.GetUserStatsResponse, pb.GetPerformanceResponse, pb.GetOverviewResponse)
+
+MAX_TYPES = 64
+
+
+class Statistics:
+    """Reads tallies and, for single users and the edges of periods, the ledger."""
+
+    def __init__(self, mongo: Mongo, rule: Combination, clock: Callable[[], datetime]) -> None:
+        self._mongo = mongo
+        self._counted = Counted(mongo, rule)
+        self._clock = clock
+
+    async def item(self, request: pb.GetItemStatsRequest) -> pb.GetItemStatsResponse:
+        """Figures of one item."""
+        _check_id("item_id", request.item_id, required=True)
+        period, as_of = await self._asked(request)
+        counters = await self._counted.of_key("item", request.item_id, period)
+        return _framed(pb.GetItemStatsResponse(stats=item_stats(request.item_id, counters)), period, as_of)
+
+    async def user(self, request: pb.GetUserStatsRequest) -> pb.GetUserStatsResponse:
+        """Figures of one user."""
+        _check_id("user_id", request.user_id, required=True)
+        period, as_of = await self._asked(request)
+        history = await read_history(self._mongo, request.user_id, period)
+        return _framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
+
+    async def user_interactions(self, request: pb.ListUserInteractionsRequest) -> pb.ListUserInteractionsResponse:
+        """A page of a user's history."""
+        _check_id("user_id", request.user_id, required=True)
+        _check_id("item_id", request.item_id, required=False)
+        _check_id("ranking_id", request.ranking_id, required=False)
+        if len(request.types) > MAX_TYPES:
+            raise InvalidInput.of("types", "TOO_MANY", f"has {len(request.types)} entries; at most {MAX_TYPES}")
+        limit = page_size(request.page_size)
+        now = at_millisecond(self._clock())
+        period = period_of(request, now, open_ended=True)
+        question = _question(request)
+        query: dict[str, Any] = {"user_id": request.user_id, "occur_time": {"$gte": period.start, "$lt": period.end}}
+        if request.types:
+            query["type"] = {"$in": list(request.types)}
+        if request.item_id:
+            query["item_id"] = request.item_id
+        if request.ranking_id:
+            query["ranking_id"] = request.ranking_id
+        last = last_of(request.page_token, question, int, str)
+        if last:
+            moment = EPOCH + timedelta(milliseconds=last[0])
+            query = {"$and": [query, {"$or": [{"occur_time": {"$lt": moment}}, {"occur_time": moment, "_id": {"$lt": last[1]}}]}]}
+        found = await self._mongo.collection("interactions").find(query, sort=[("occur_time", -1), ("_id", -1)], limit=limit + 1)
+        more = ""
+        if len(found) > limit:
+            ended = found[limit - 1]
+            more = token_after(question, [(ended["occur_time"] - EPOCH) // timedelta(milliseconds=1), ended["_id"]])
+        entries = [_labelled(document) for document in found[:limit]]
+        return pb.ListUserInteractionsResponse(interactions=entries, next_page_token=more, as_of_time=to_timestamp(now))
+
+    async def performance(self, request: pb.GetPerformanceRequest) -> pb.GetPerformanceResponse:
+        """Figures of slates, grouped."""
+        grouping = grouping_of(request.group_by)
+        period, as_of = await self._asked(request)
+        rows = await performance_rows(self._counted, grouping, period)
+        return _framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
+
+    async def overview(self, request: pb.GetOverviewRequest) -> pb.GetOverviewResponse:
+        """The first page."""
+        period, as_of = await self._asked(request)
+        interactions = await self._counted.by_day("all", "", period)
+        shown = await self._counted.by_day(scope_of(()), (), period)
+        totals = [_summed(days.values()) for days in (interactions, shown)]
+        answer = pb.GetOverviewResponse(
+            interaction_count=totals[0].get("interactions", 0),
+            counts=type_counts(totals[0]),
+            performance=performance_row({}, totals[1]),
+            days=[_day(day, interactions.get(day, {}), shown.get(day, {})) for day in sorted(interactions.keys() | shown.keys())],
+            item_count=await self._mongo.collection("items").estimated_count(),
+            user_count=await self._mongo.collection("users").estimated_count(),
+            pending_count=sum(
+                [await self._mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS]
+            ),
+            quarantined_count=await self._mongo.collection("quarantine").estimated_count(),
+        )
+        champion = await self._mongo.collection("models").find_one({"status": "champion"}, {"create_time": 1})
+        if champion:
+            answer.champion_version = champion["_id"]
+            answer.champion_publish_time.CopyFrom(to_timestamp(champion["create_time"]))
+        return _framed(answer, period, as_of)
+
+    async def _pending_count(self) -> int:
+        return sum([await self._mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS])
+
+    async def _asked(self, request: Any) -> tuple[Period, datetime]:
+        """The period asked for, and the time up to which the ledger is folded. Read before the figures, so that it promises too little."""
+        now = at_millisecond(self._clock())
+        period = period_of(request, now)
+        return period, min(await oldest_pending(self._mongo) or now, now)
+
+
+def _framed(answer: Answer, period: Period, as_of: datetime) -> Answer:
+    for name, moment in (("start_time", period.start), ("end_time", period.end), ("as_of_time", as_of)):
+        stamp: Timestamp = getattr(answer, name)
+        stamp.CopyFrom(to_timestamp(moment))
+    return answer
+
+
+def _check_id(field: str, value: str, *, required: bool) -> None:
+    if required and not value:
+        raise InvalidInput.of(field, "MISSING", "is required")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidInput.of(field, "TOO_LONG", f"has {len(value.encode())} bytes; at most {MAX_ID_BYTES}")
+
+
+def _question(request: pb.ListUserInteractionsRequest) -> list[Any]:
+    times = [getattr(request, name).ToNanoseconds() if request.HasField(name) else None for name in ("start_time", "end_time")]
+    return ["interactions", request.user_id, *times, sorted(request.types), request.item_id, request.ranking_id]
+
+
+def _labelled(document: Document) -> pb.LabelledInteraction:
+    return pb.LabelledInteraction(
+        interaction=interaction_message(document), label=document["label"], receive_time=to_timestamp(document["receive_time"])
+    )
+
+
+def _day(day: datetime, interactions: dict[str, int], shown: dict[str, int]) -> pb.DayOverview:
+    impressions, clicked = shown.get("impressions", 0), shown.get("clicked", 0)
+    return pb.DayOverview(
+        day_time=to_timestamp(day),
+        interaction_count=interactions.get("interactions", 0),
+        slate_count=shown.get("slates", 0),
+        impression_count=impressions,
+        clicked_impression_count=clicked,
+        ctr=ratio(clicked, impressions),
+    )
+
+
+def _summed(days: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    listed: Sequence[dict[str, int]] = list(days)
+    for counters in listed:
+        for name, count in counters.items():
+            total[name] = total.get(name, 0) + count
+    return total
