@@ -39,17 +39,18 @@ def server(
 
         rankloop server --port 0 --ready-file server.json
     """
-    from server import process
+    from server.process import run
 
     configuration = load(config)
     settings = _placed(configuration.server, host, port, metrics_port)
     if ranker:
         settings = settings.model_copy(update={"rankers": tuple(_address(one) for one in ranker)})
     asyncio.run(
-        process.run(
+        run(
             server=settings,
             collector=configuration.collector,
             labels=configuration.labels,
+            features=configuration.features,
             mongo=configuration.mongo,
             log_settings=configuration.log,
             metrics=configuration.metrics,
@@ -73,11 +74,11 @@ def ranker(
 
         rankloop ranker --port 0 --ready-file ranker.json
     """
-    from ranker import process
+    from ranker.process import run
 
     configuration = load(config)
     asyncio.run(
-        process.run(
+        run(
             ranker=_placed(configuration.ranker, host, port, metrics_port),
             features=configuration.features,
             mongo=configuration.mongo,
@@ -105,11 +106,11 @@ def collector(
 
         rankloop collector --port 50053 --metrics-port 9103
     """
-    from collector import process
+    from collector.process import run
 
     configuration = load(config)
     asyncio.run(
-        process.run(
+        run(
             collector=_placed(configuration.collector, host, port, metrics_port),
             labels=configuration.labels,
             mongo=configuration.mongo,
