@@ -48,7 +48,7 @@ def train(
     lookback_days: Annotated[float | None, typer.Option(min=0.001, help="How far back to look, in days (default: 90).")] = None,
     validation_split: Annotated[
         float | None,
-        typer.Option(help="Share of the slates, the latest, that is not learned from; half stops training, half is reported (default: 0.2)."),
+        typer.Option(help="Share of the latest slates that is not learned from; one half stops training, one is reported (default: 0.2)."),
     ] = None,
     num_boost_round: Annotated[int | None, typer.Option(min=1, help="Trees at most (default: 500).")] = None,
     evaluate_only: Annotated[bool, typer.Option("--evaluate-only", help="Train nothing: measure the champion and the baselines.")] = False,

@@ -187,7 +187,7 @@ def read_forest(forest: bytes) -> lightgbm.Booster:
         BadBundle: LightGBM cannot read it.
     """
     try:
-        return lightgbm.Booster(params={"verbosity": -1}, model_str=forest.decode())
+        return lightgbm.Booster(model_str=forest.decode())
     except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
         raise BadBundle(f"LightGBM cannot read the forest: {error}") from error
 

@@ -83,7 +83,7 @@ class TrainingData:
     show_times: NDArray[np.int64]
     """(slates,) int64, milliseconds since 1970."""
     users: NDArray[np.int64]
-    """(slates,) int64, a code per user."""
+    """(slates,) int64, a code per user; a slate without a user has a code of its own."""
     ranking_ids: NDArray[np.object_]
     """(slates,) str."""
 
@@ -252,7 +252,9 @@ class _Builder:
         self._positions.extend(item.get("position", place) for place, item in enumerate(items, start=1))
         self._sizes.append(len(items))
         self._show_times.append((slate["show_time"] - _EPOCH) // _MILLISECOND)
-        self._users.append(self.user_codes.setdefault(slate["user_id"], len(self.user_codes)))
+        # Visitors without an id are not one person: each of their slates counts as a user of its own.
+        user = slate["user_id"] or f"\0{slate['_id']}"
+        self._users.append(self.user_codes.setdefault(user, len(self.user_codes)))
         self._ranking_ids.append(slate["_id"])
 
     def _put(self, values: NDArray[np.float64], schema_hash: str, names: Sequence[str]) -> None:
