@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from runtime.errors import Misconfigured
+from runtime.errors import Misconfigured, Unavailable
 from runtime.rpc.server import RpcSettings
-from scripts.configuration import load
+from scripts.configuration import Configuration, load, masked_uri
 
 Settings = TypeVar("Settings", bound=RpcSettings)
 
@@ -45,7 +46,8 @@ def server(
     settings = _placed(configuration.server, host, port, metrics_port)
     if ranker:
         settings = settings.model_copy(update={"rankers": tuple(_address(one) for one in ranker)})
-    asyncio.run(
+    _run(
+        configuration,
         run(
             server=settings,
             collector=configuration.collector,
@@ -55,7 +57,7 @@ def server(
             log_settings=configuration.log,
             metrics=configuration.metrics,
             ready_file=ready_file,
-        )
+        ),
     )
 
 
@@ -77,7 +79,8 @@ def ranker(
     from ranker.process import run
 
     configuration = load(config)
-    asyncio.run(
+    _run(
+        configuration,
         run(
             ranker=_placed(configuration.ranker, host, port, metrics_port),
             features=configuration.features,
@@ -85,7 +88,7 @@ def ranker(
             log_settings=configuration.log,
             metrics=configuration.metrics,
             ready_file=ready_file,
-        )
+        ),
     )
 
 
@@ -109,7 +112,8 @@ def collector(
     from collector.process import run
 
     configuration = load(config)
-    asyncio.run(
+    _run(
+        configuration,
         run(
             collector=_placed(configuration.collector, host, port, metrics_port),
             labels=configuration.labels,
@@ -117,8 +121,17 @@ def collector(
             log_settings=configuration.log,
             metrics=configuration.metrics,
             ready_file=ready_file,
-        )
+        ),
     )
+
+
+def _run(configuration: Configuration, process: Coroutine[Any, Any, None]) -> None:
+    """Runs a process until it stops. Raises Misconfigured where its database does not answer."""
+    try:
+        asyncio.run(process)
+    except Unavailable as error:
+        uri = masked_uri(configuration.mongo.uri)
+        raise Misconfigured(f"no MongoDB answers at {uri}; start it, or correct RANKLOOP_MONGO_URI") from error
 
 
 def _placed(settings: Settings, host: str | None, port: int | None, metrics_port: int | None) -> Settings:
