@@ -26,7 +26,7 @@ from runtime.logs import configure_logs, get_logger
 from runtime.metrics import MetricsPort
 from runtime.mongo import Mongo
 from runtime.process import settle_memory, stop_on_signals, write_ready_file
-from runtime.rpc.server import RpcServer
+from runtime.rpc.server import RpcServer, Service
 from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
@@ -97,13 +97,9 @@ async def run(
             pinned_limit=ranker.pinned_models,
         )
         follower = ItemFollower(opened, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
-        service = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"]
         worker = Worker(ranker, schema, items, users, loader)
-        server = RpcServer(
-            ranker,
-            [(service, worker_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(worker))],
-            log_calls=log_settings.calls,
-        )
+        service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker))
+        server = RpcServer(ranker, [service], log_calls=log_settings.calls)
         await server.start()
         # A worker without its items or its model would answer, and worse than one that waits a moment.
         await follower.poll()
