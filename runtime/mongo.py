@@ -45,6 +45,7 @@ Document = dict[str, Any]
 Result = TypeVar("Result")
 
 DUPLICATE_KEY = 11000
+NAMESPACE_EXISTS = 48
 TRANSACTION_ATTEMPTS = 6
 DURABLE = WriteConcern(w="majority", j=True)
 CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=datetime.UTC)
@@ -158,6 +159,9 @@ class Mongo:
                     await self._database.create_collection(name)
                 except pymongo.errors.CollectionInvalid:
                     pass  # another process was faster
+                except pymongo.errors.OperationFailure as error:
+                    if error.code != NAMESPACE_EXISTS:
+                        raise
             if validator is not None:
                 await self._database.command({"collMod": name, "validator": dict(validator), "validationLevel": "strict"})
 

@@ -1,7 +1,7 @@
 """Generates the Python stubs of `protos/` into `rankloop/`; with --check, says whether they are fresh.
 
-    python scripts/gen_protos.py
-    python scripts/gen_protos.py --check
+python scripts/gen_protos.py
+python scripts/gen_protos.py --check
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def generate(target: Path) -> None:
 
 def stubs(folder: Path) -> dict[str, str]:
     """The generated files below `folder/rankloop`, by relative path."""
-    return {str(path.relative_to(folder)): path.read_text() for path in (folder / "rankloop").rglob("*_pb2*.py*") if path.suffix in (".py", ".pyi")}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in (folder / "rankloop").rglob("*_pb2*.py*")
+        if path.suffix in (".py", ".pyi")
+    }
 
 
 def main(arguments: list[str]) -> int:

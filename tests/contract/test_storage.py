@@ -94,6 +94,7 @@ async def test_blobs(mongo_both: Mongo) -> None:
 
 
 async def test_migrating_twice_and_at_once_does_nothing_more(mongo_both: Mongo) -> None:
+    await mongo_both.drop_database()
     await asyncio.gather(*(migrate(mongo_both) for _ in range(3)))
     assert await mongo_both.collection("meta").find_one({"_id": "schema"}) == {"_id": "schema", "version": len(MIGRATIONS)}
     assert len({collection.name for collection in COLLECTIONS}) == len(COLLECTIONS)
