@@ -34,13 +34,15 @@ def relative(figure: Figure) -> str:
 
 def figures_table(title: str, columns: Mapping[str, Figures], lift: Figures | None = None) -> Table:
     """A row per figure, a column per phase, and the lift at the end."""
-    table = Table(title=title, title_justify="left", caption="with 95 % bootstrap intervals over users", caption_justify="left")
-    table.add_column("figure")
+    caption = "with 95 % bootstrap intervals over users"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", show_lines=True)
+    table.add_column("figure", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
     if lift is not None:
         table.add_column("lift", justify="right")
     for name in FIGURES:
-        cells = [plain(figures[name]) for figures in columns.values()]
-        table.add_row(NAMES[name], *cells, *([relative(lift[name])] if lift is not None else []))
+        cells = [plain(figures[name]) for figures in columns.values()] + ([relative(lift[name])] if lift is not None else [])
+        # The interval stands below its value, so that a table of three fits 80 columns.
+        table.add_row(NAMES[name], *(cell.replace(" (", "\n(") for cell in cells))
     return table
