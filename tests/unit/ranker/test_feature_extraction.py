@@ -226,7 +226,10 @@ def test_closeness_to_what_the_user_liked() -> None:
     items.catalogue.replace(
         [item("liked", embedding=packed(3, 0)), item("loved", embedding=packed(0, 2)), item("a", embedding=packed(1, 1))]
     )
-    history = history_of([did("liked", label=0.4), did("loved", label=0.8), did("a", "view", label=0.1, acts=False)], items)
+    # Clicked, and dismissed after that: not liked.
+    items.catalogue.replace([item("disliked", embedding=packed(-1, -1))])
+    disliked = [did("disliked", "dismiss", label=0.0, acts=False), did("disliked", label=0.4)]
+    history = history_of([did("liked", label=0.4), did("loved", label=0.8), did("a", "view", label=0.1, acts=False), *disliked], items)
     found = values(
         RankRequest(candidates=[Candidate(item_id="a"), Candidate(item_id="b", embedding=[-1, 0]), Candidate(item_id="c")]), items, history
     )

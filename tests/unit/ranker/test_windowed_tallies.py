@@ -92,3 +92,15 @@ def test_a_daybook_finds_entries_on_both_of_its_levels() -> None:
     found, values = book.on(TODAY)
     assert dict(zip(found.tolist(), values[:, 0].tolist(), strict=True)) == {1: 1, 2: 5, 3: 3, 10: 5}
     assert len(book) == 4
+
+
+def test_a_leap_over_days_equals_going_day_by_day() -> None:
+    rows = Rows(100)
+    leaping, walking = WindowedTallies(rows, TODAY), WindowedTallies(rows, TODAY)
+    for tallies in (leaping, walking):
+        tallies.replace(["a"] * 60, range(TODAY - 56, TODAY + 4), [[1 << min(day, 50)] * COUNT for day in range(60)])
+    for days in (2, 3, 10, 40):
+        leaping.advance(leaping.today + days)
+        for _ in range(days):
+            walking.advance(walking.today + 1)
+        assert leaping.at(rows.find(["a"], 1)).tolist() == walking.at(rows.find(["a"], 1)).tolist()
