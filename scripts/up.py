@@ -13,9 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from runtime.embedded import EmbeddedMongo
-from runtime.errors import Misconfigured
+from runtime.errors import Misconfigured, Unavailable
 from runtime.holder import Holder
+from runtime.logs import configure_logs
+from runtime.mongo import Mongo
 from runtime.process import stop_on_signals, write_ready_file
+from runtime.schema import migrate
+from runtime.settings import LogSettings
 from scripts.configuration import Configuration, load, masked_uri
 from scripts.supervision import Pause, Worker, bound_log, ending
 
@@ -86,6 +90,7 @@ class Stack:
 
     async def run(self) -> int:
         """Runs until a signal says stop; returns the exit code. Raises Misconfigured if it cannot start."""
+        configure_logs(LogSettings(level="warning"), process="up")
         stop = stop_on_signals()
         began = time.monotonic()
         try:
@@ -105,6 +110,7 @@ class Stack:
         if not self._mongo_uri:
             self._mongo = await EmbeddedMongo.start(self._data_dir / "mongo", self._configuration.embedded)
             self._mongo_uri = self._mongo.uri
+        await self._migrate()
         try:
             async with asyncio.TaskGroup() as group:
                 for worker in (*self._rankers, self._collector):
@@ -112,6 +118,17 @@ class Stack:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         await self._server.start(self._server_environment())
+
+    async def _migrate(self) -> None:
+        """Brings the database to this version once, before anybody works on it."""
+        try:
+            mongo = await Mongo.open(self._configuration.mongo.model_copy(update={"uri": self._mongo_uri}))
+            try:
+                await migrate(mongo)
+            finally:
+                await mongo.close()
+        except Unavailable:
+            raise Misconfigured(f"no MongoDB answers at {masked_uri(self._mongo_uri)}; start it, or correct RANKLOOP_MONGO_URI") from None
 
     async def _keep(self) -> None:
         """Starts again what ends, until cancelled."""
