@@ -181,7 +181,7 @@ class Bundle:
 
 
 def read_forest(forest: bytes) -> lightgbm.Booster:
-    """The booster of a forest in LightGBM's text format. Of a stranger's forest, call `importing.check_forest` first.
+    """The booster of a forest in LightGBM's text format. Of a stranger's forest, take what `forest.clean_forest` gives.
 
     Raises:
         BadBundle: LightGBM cannot read it.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.models.bundle import BadBundle, Bundle, read_forest
-from ranker.models.forest import check_forest
+from ranker.models.forest import CleanForest, clean_forest
 from ranker.models.passport import VERSION_PATTERN, Passport, top_features
 from runtime.errors import InvalidInput, Violation
 
@@ -33,7 +33,7 @@ class Schema(Protocol):
 
 
 def import_forest(text: bytes, feature_names: Sequence[str], version: str | None, schema: Schema, *, now: datetime) -> Bundle:
-    """A verified bundle of a forest made elsewhere.
+    """A verified bundle of a forest made elsewhere, written anew from what was checked.
 
     `feature_names` gives the feature of each column: names of `schema`, each once. Without a `version`, one is made of `now` and
     the content.
@@ -43,21 +43,22 @@ def import_forest(text: bytes, feature_names: Sequence[str], version: str | None
     """
     violations = _name_violations(feature_names, version, schema)
     try:
-        summary = check_forest(text)
+        clean = clean_forest(text)
     except BadBundle as error:
         raise InvalidInput([Violation(field="forest", reason="NOT_A_FOREST", description=error.message), *violations]) from error
-    if summary.feature_count != len(feature_names):
-        described = f"the forest has {summary.feature_count} columns and {len(feature_names)} names were given: one per column, in order"
+    if clean.feature_count != len(feature_names):
+        described = f"the forest has {clean.feature_count} columns and {len(feature_names)} names were given: one per column, in order"
         violations.append(Violation(field="feature_names", reason="WRONG_COUNT", description=described))
     if violations:
         raise InvalidInput(violations)
     try:
-        return _bundle(text, tuple(feature_names), version, schema, summary.tree_count, now)
+        return _bundle(clean, tuple(feature_names), version, schema, now)
     except BadBundle as error:
         raise InvalidInput.of("forest", "NOT_A_FOREST", error.message) from error
 
 
-def _bundle(text: bytes, feature_names: tuple[str, ...], version: str | None, schema: Schema, tree_count: int, now: datetime) -> Bundle:
+def _bundle(forest: CleanForest, feature_names: tuple[str, ...], version: str | None, schema: Schema, now: datetime) -> Bundle:
+    text = forest.text
     booster = read_forest(text)
     gains = [float(gain) for gain in booster.feature_importance(importance_type="gain")]
     passport = Passport(
@@ -65,7 +66,7 @@ def _bundle(text: bytes, feature_names: tuple[str, ...], version: str | None, sc
         source="import",
         feature_names=feature_names,
         schema_hash=schema.hash,
-        tree_count=tree_count,
+        tree_count=forest.tree_count,
         top_features=top_features(feature_names, gains),
         library_versions=(("lightgbm", lightgbm.__version__),),
     )

@@ -23,6 +23,9 @@ CUTOFFS = (5, 10)
 LEVEL = 0.95
 """Level of the intervals."""
 
+RESAMPLED_AT_ONCE = 1_000_000
+"""Draws held in memory at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -87,7 +90,12 @@ def bootstrap(columns: Mapping[str, NDArray[np.float64]], *, samples: int, seed:
         return {name: Figure(float(mean)) for name, mean in zip(columns, means, strict=True)}
     random = np.random.default_rng(seed)
     resampled = np.empty((samples, table.shape[1]))
-    for sample in range(samples):
-        resampled[sample] = np.bincount(random.integers(0, users, users), minlength=users) @ table / users
+    together = max(1, RESAMPLED_AT_ONCE // users)
+    for begin in range(0, samples, together):
+        count = min(together, samples - begin)
+        # How often each user was drawn, in each of `count` resamples: (count, users).
+        drawn = random.integers(0, users, (count, users)) + np.arange(count)[:, np.newaxis] * users
+        weights = np.bincount(drawn.ravel(), minlength=count * users).reshape(count, users)
+        resampled[begin : begin + count] = weights @ table / users
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return {name: Figure(float(means[i]), float(low[i]), float(high[i])) for i, name in enumerate(columns)}

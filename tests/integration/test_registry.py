@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,7 +50,7 @@ def named(template: Bundle, version: str) -> Bundle:
 
 
 @pytest.fixture
-async def registry(mongo: Mongo, template: Bundle) -> AsyncIterator[ModelRegistry]:
+async def registry(mongo: Mongo, template: Bundle) -> ModelRegistry:
     registry = ModelRegistry(mongo)
     for number, version in enumerate(("m1", "m2", "m3")):
         await registry.publish(named(template, version), later(number))
