@@ -1,0 +1,1 @@
+"""Between a server and its ranking workers. Not for callers."""
