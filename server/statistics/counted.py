@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from collector.attribution import NANOS, Attribution
+from collector.attribution import Attribution
 from collector.batch import Batch, fold
 from collector.labels import Combination
 from collector.tally import Key, TallyId
 from runtime.mongo import Document, Mongo
+from server.statistics.figures import Counters
 from server.statistics.period import DAY, Period
-
-Counters = dict[str, int]
 
 MAX_DAYS_BY_ID = 400
 """Longer periods are cut to the days there are."""
@@ -146,26 +145,6 @@ class Counted:
         for tally, counters in fold(batch, self._rule).tallies.items():
             for (_, counter), count in counters.items():
                 deltas[tally][counter] += count
-
-
-def label_sum(counters: Mapping[str, int]) -> float:
-    """The sum of labels, back from billionths."""
-    return counters.get("label_nanos", 0) / NANOS
-
-
-def outcome_value(counters: Mapping[str, int]) -> float:
-    """The sum of outcome values, back from units and billionths."""
-    return counters.get("outcome_units", 0) + counters.get("outcome_nanos", 0) / NANOS
-
-
-def type_counts(counters: Mapping[str, int]) -> dict[str, int]:
-    """Interactions by type."""
-    return {name.removeprefix("type_"): count for name, count in counters.items() if name.startswith("type_") and count}
-
-
-def ratio(part: float, whole: float) -> float | None:
-    """A rate; None where it is not defined."""
-    return part / whole if whole else None
 
 
 def _of_hours(tally: Document, hours: range | None) -> Counters:

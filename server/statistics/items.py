@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rankloop.v1.stats_pb2 import ItemStats
-from server.statistics.counted import Counters, label_sum, outcome_value, ratio, type_counts
+from server.statistics.figures import Counters, label_sum, outcome_value, ratio, type_counts
 from server.statistics.intervals import wilson
 
 

@@ -9,7 +9,8 @@ from collector.tally import DIMENSIONS, scope_of
 from rankloop.v1 import stats_pb2 as pb
 from runtime.errors import InvalidInput
 from runtime.timestamps import to_duration
-from server.statistics.counted import Counted, Counters, label_sum, outcome_value, ratio
+from server.statistics.counted import Counted
+from server.statistics.figures import Counters, label_sum, outcome_value, ratio
 from server.statistics.intervals import wilson
 from server.statistics.period import Period
 

@@ -18,7 +18,8 @@ from runtime.errors import InvalidInput
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import EPOCH, at_millisecond, to_timestamp
 from server.paging import last_of, page_size, token_after
-from server.statistics.counted import Counted, ratio, type_counts
+from server.statistics.counted import Counted
+from server.statistics.figures import ratio, type_counts
 from server.statistics.items import item_stats
 from server.statistics.performance import grouping_of, performance_row, performance_rows
 from server.statistics.period import Period, period_of

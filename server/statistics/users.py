@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from rankloop.v1.stats_pb2 import UserStats
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import to_timestamp
-from server.statistics.counted import ratio
+from server.statistics.figures import ratio
 from server.statistics.period import Period
 
 SESSION_GAP = timedelta(minutes=30)
