@@ -264,8 +264,11 @@ async def test_a_stopped_training_leaves_no_model_and_no_running_run(mongo: Mong
     reached = asyncio.Event()
 
     class StopsInTraining(Silent):
+        rounds = 0
+
         def advance(self, count: int) -> None:
             if self.training:
+                self.rounds += count
                 loop.call_soon_threadsafe(reached.set)
 
         def step(self, description: str, total: int | None = None) -> None:
@@ -274,11 +277,15 @@ async def test_a_stopped_training_leaves_no_model_and_no_running_run(mongo: Mong
     loop = asyncio.get_running_loop()
     settings = QUICK.model_copy(update={"num_boost_round": 20_000, "early_stopping_rounds": 20_000})
     options = TrainingOptions(settings=settings, run_id="run-1", clock=lambda: NOW)
-    task = asyncio.create_task(train(mongo, options, StopsInTraining()))
+    watching = StopsInTraining()
+    task = asyncio.create_task(train(mongo, options, watching))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    # The thread that trains ends too, long before its last round.
+    await loop.shutdown_default_executor()
+    assert watching.rounds < 15_000
     (stopped,) = await TrainingRuns(mongo).list()
     assert stopped.status == "failed"
     assert "stopped" in stopped.result

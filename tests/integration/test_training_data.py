@@ -1,0 +1,104 @@
+"""What is read from the ledger, beside the documents it was written from."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from learnable import NOW, History, Silent
+
+from ranker.training.dataset import TrainingData, count_interactions, load
+from ranker.training.failures import CannotTrain
+from runtime.mongo import Mongo
+
+
+async def read(mongo: Mongo, days: float = 90.0) -> TrainingData:
+    data, _ = await load(mongo, NOW - timedelta(days=days), NOW, Silent())
+    return data
+
+
+async def test_every_value_is_the_one_that_was_logged(mongo_both: Mongo) -> None:
+    history = await History(slates=450).write(mongo_both)
+    slates, _, attributions = history.documents()
+    labels = {(one["ranking_id"], one["_id"]["item_id"]): one["label"] for one in attributions}
+    data = await read(mongo_both)
+    touched = [slate for slate in slates if any(slate["_id"] == ranking_id for ranking_id, _ in labels)]
+    assert list(data.ranking_ids) == [slate["_id"] for slate in touched]
+    assert data.feature_names == history.names
+    assert data.schema_hash == history.schema_hash
+    assert data.matrix.flags.c_contiguous
+    codes: dict[str, int] = {}
+    for place, slate in enumerate(touched):
+        part = data.part(place, place + 1)
+        assert part.matrix.astype("<f8").tobytes() == slate["features"]
+        assert list(part.labels) == [labels.get((slate["_id"], item["item_id"]), 0.0) for item in slate["items"]]
+        assert list(part.positions) == [item["position"] for item in slate["items"]]
+        assert part.users[0] == codes.setdefault(slate["user_id"], len(codes))
+        assert part.show_times[0] == int(slate["show_time"].timestamp() * 1000)
+
+
+async def test_slates_come_by_time_whatever_order_they_were_stored_in(mongo: Mongo) -> None:
+    history = await History(slates=60).write(mongo)
+    slates = mongo.collection("slates")
+    documents = history.documents()[0]
+    await slates.delete_many({})
+    moment = documents[30]["show_time"]
+    for document in documents[25:35]:
+        document["show_time"] = moment
+    await slates.insert_many(list(reversed(documents)))
+    data = await read(mongo)
+    assert list(data.ranking_ids) == sorted(data.ranking_ids)
+    assert (np.diff(data.show_times) >= 0).all()
+
+
+async def test_another_schema_is_mapped_by_name_and_the_newest_one_rules(mongo: Mongo) -> None:
+    older = await History(slates=50, days=40, names=("item_cost", "gone_since", "item_quality"), schema_hash="old", seed=2).write(mongo)
+    await History(slates=50, days=10, first=1000).write(mongo)
+    data = await read(mongo)
+    assert data.schema_hash == "schema-one"
+    assert data.feature_names == History().names
+    mapped = [place for place, ranking_id in enumerate(data.ranking_ids) if ranking_id < "r001000"]
+    logged = {slate["_id"]: np.frombuffer(slate["features"]).reshape(-1, 3) for slate in older.documents()[0]}
+    for place in mapped:
+        part, values = data.part(place, place + 1), logged[data.ranking_ids[place]]
+        np.testing.assert_array_equal(part.columns(("item_cost", "item_quality")), values[:, [0, 2]])
+        assert np.isnan(part.columns(("prior_score", "user_mood", "never_sent"))).all()
+    assert len(mapped) > 20
+    newer = [place for place, ranking_id in enumerate(data.ranking_ids) if ranking_id >= "r001000"]
+    assert not any(np.isnan(data.part(place, place + 1).columns(("prior_score",))).any() for place in newer)
+
+
+async def test_an_unknown_schema_is_counted_not_guessed(mongo: Mongo) -> None:
+    await History(slates=60).write(mongo)
+    await mongo.collection("slates").update_many({"_id": {"$lt": "r000010"}}, {"$set": {"schema_hash": "never recorded"}})
+    data, counts = await load(mongo, NOW - timedelta(days=90), NOW, Silent())
+    assert counts.slates_with_bad_features == 10
+    assert data.ranking_ids[0] >= "r000010"
+    await mongo.collection("feature_schemas").delete_many({})
+    with pytest.raises(CannotTrain, match="not recorded in feature_schemas"):
+        await read(mongo)
+
+
+async def test_visitors_without_an_id_are_not_one_user(mongo: Mongo) -> None:
+    await History(slates=60, users=3).write(mongo)
+    await mongo.collection("slates").update_many({"_id": {"$lt": "r000010"}}, {"$set": {"user_id": ""}})
+    data = await read(mongo)
+    unknown = int((data.ranking_ids < "r000010").sum())
+    assert np.unique(data.users).size == unknown + 3
+
+
+async def test_the_window_is_half_open(mongo: Mongo) -> None:
+    history = await History(slates=60).write(mongo)
+    moments = sorted(one["occur_time"] for one in history.documents()[1])
+    assert await count_interactions(mongo, moments[3], moments[9]) == sum(moments[3] <= moment < moments[9] for moment in moments)
+
+
+async def test_more_rows_than_the_first_room_hold_together(mongo: Mongo) -> None:
+    # The matrix begins with room for 4,096 rows and grows in place.
+    history = await History(slates=600, items=20).write(mongo)
+    data = await read(mongo)
+    assert data.matrix.shape == (data.row_count, len(history.names))
+    assert data.row_count > 8192
+    logged = {slate["_id"]: slate["features"] for slate in history.documents()[0]}
+    assert data.matrix.tobytes() == b"".join(logged[ranking_id] for ranking_id in data.ranking_ids)
