@@ -119,7 +119,8 @@ class EmbeddedMongo:
                 said = _last_words(log, log_start)
                 if attempt < 2 and "Address already in use" in said:
                     continue  # somebody took the port between our look and mongod's
-                raise Misconfigured(f"mongod ended at once with exit code {ended.exit_code}: {said} (all of it in {log})") from None
+                cure = "; install that library (libcurl4 on Debian and Ubuntu)" if "shared libraries" in said else ""
+                raise Misconfigured(f"mongod ended at once with exit code {ended.exit_code}: {said}{cure} (all of it in {log})") from None
             except BaseException:
                 await child.stop(grace_seconds=0)
                 raise
