@@ -62,7 +62,7 @@ class Play:
 
 
 class Player:
-    """A caller's backend with its users. One player may play several phases; users stay through with what they are through with."""
+    """A caller's backend with its users. One player may play several phases."""
 
     def __init__(
         self,
@@ -85,7 +85,6 @@ class Player:
         self._run_id, self._pace, self._habits, self._now = run_id, pace or Pace(), habits or Habits(), now
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(connection.channel)
         self._ranking = ranking_pb2_grpc.RankingServiceStub(connection.channel)
-        self._finished = np.zeros(truth.utilities.shape, dtype=np.bool_)
 
     async def publish(self) -> None:
         """Sends the catalogue and the users. Failed when the server refuses any of them, CallFailed when it refuses the call."""
@@ -188,9 +187,7 @@ class Player:
         """One visit: the caller asks, the user looks and acts."""
         visit_id = f"{self._run_id}-{phase}-{number}"
         draws = generator(self.world.seed, "visit", phase, number)
-        candidates = offer(self._finished[user], self._pace.candidate_count, draws)
-        if not len(candidates):
-            raise Failed(f"user {self.world.people.ids[user]} is through with every item; play fewer slates, or more --items or --users")
+        candidates = offer(len(self.world.catalogue), self._pace.candidate_count, draws)
         response = await self._connection.call(self._ranking.Rank, self.request(user, candidates, visit_id))
         shown_at = self._now()
         places = {self.world.catalogue.ids[index]: index for index in candidates.tolist()}
@@ -203,9 +200,6 @@ class Player:
             raise Failed(f"slate {response.ranking_id} has {len(served)} items where {wanted} were asked for")
         appeals, utilities = self.truth.appeals[user], self.truth.utilities[user]
         acts = react(self.world.people.attention_exponents[user], appeals[served], utilities[served], draws, self._habits)
-        for act in acts:
-            if act.type in ("implement", "dismiss"):
-                self._finished[user, served[act.position - 1]] = True
         visit = Visit(
             user=user,
             ndcg=ndcg(utilities[served], utilities[candidates]),

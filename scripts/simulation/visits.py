@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scripts.simulation.seeds import generator
-from scripts.simulation.world import Flags, Floats, Integers, World
+from scripts.simulation.world import Floats, Integers, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +38,12 @@ def arrivals(world: World, count: int, phase: str) -> Integers:
     return generator(world.seed, "arrivals", phase).choice(len(people), size=count, p=people.activities).astype(np.int64)
 
 
-def offer(finished: Flags, count: int, rng: np.random.Generator) -> Integers:
-    """The candidates of a request: at most `count` items, drawn uniformly from those the user has neither implemented nor dismissed.
+def offer(item_count: int, count: int, rng: np.random.Generator) -> Integers:
+    """The candidates of a request: `count` of all items, or all if there are fewer, drawn uniformly.
 
-    Args:
-        finished: (n_items,) which items the user is through with.
+    What a user has implemented is offered again, so that a phase has the same requests however well the phase before it went.
     """
-    draws = rng.random(len(finished))
-    draws[finished] = np.inf
-    open_count = int((~finished).sum())
-    return np.argsort(draws)[: min(count, open_count)].astype(np.int64)
+    return rng.permutation(item_count)[:count].astype(np.int64)
 
 
 def diversity(world: World, served: Integers) -> float | None:

@@ -19,7 +19,7 @@ def test_the_guess_has_a_true_ndcg_near_the_target_on_requests_of_its_own(seed: 
     rng, reached = np.random.default_rng(99), []
     for _ in range(1_500):
         user = int(rng.integers(200))
-        candidates = offer(np.zeros(400, dtype=np.bool_), 50, rng)
+        candidates = offer(400, 50, rng)
         order = candidates[np.argsort(-priors.scores[user, candidates])][:10]
         reached.append(ndcg(truth.utilities[user, order], truth.utilities[user, candidates]))
     assert np.mean(reached) == pytest.approx(0.62, abs=0.03)

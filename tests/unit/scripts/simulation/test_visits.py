@@ -16,12 +16,16 @@ def test_arrivals_follow_activity_and_the_phase() -> None:
     np.testing.assert_allclose(np.bincount(coming, minlength=20) / 50_000, world.people.activities, atol=0.01)
 
 
-def test_an_offer_holds_what_the_user_is_not_through_with_each_once() -> None:
-    finished = np.zeros(30, dtype=np.bool_)
-    finished[[3, 4, 5]] = True
-    candidates = offer(finished, 10, generator(1, "test"))
+def test_an_offer_holds_as_many_items_as_asked_for_each_once() -> None:
+    candidates = offer(30, 10, generator(1, "test"))
     assert len(set(candidates.tolist())) == 10
-    assert set(offer(finished, 50, generator(1, "test")).tolist()) == set(range(30)) - {3, 4, 5}
+    assert set(offer(30, 50, generator(1, "test")).tolist()) == set(range(30))
+
+
+def test_every_item_is_offered_as_often() -> None:
+    rng = generator(1, "test")
+    counts = np.bincount(np.concatenate([offer(20, 5, rng) for _ in range(8_000)]), minlength=20)
+    np.testing.assert_allclose(counts / 8_000, 5 / 20, atol=0.02)
 
 
 def test_diversity_by_hand() -> None:
