@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from google.protobuf.json_format import MessageToJson
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 from prometheus_client import Counter
 
@@ -61,7 +61,7 @@ class Quarantine:
 def _document(refused: Refused, now: datetime) -> Document:
     serialized = refused.entry.SerializeToString(deterministic=True)
     first = refused.faults[0]
-    text = MessageToJson(refused.entry, indent=None)
+    text = _text_of(refused.entry)
     identity = "\0".join((refused.kind, first.reason, first.field)).encode() + serialized
     return {
         "_id": hashlib.blake2b(identity, digest_size=16).hexdigest(),
@@ -73,3 +73,11 @@ def _document(refused: Refused, now: datetime) -> Document:
         "cut": len(text) > MAX_KEPT_CHARACTERS,
         "receive_time": now,
     }
+
+
+def _text_of(entry: Message) -> str:
+    """The entry as JSON; what JSON has no form for (a time outside the years 1 to 9999), in protobuf's own text format."""
+    try:
+        return json_format.MessageToJson(entry, indent=None)
+    except (ValueError, json_format.Error):
+        return text_format.MessageToString(entry, as_one_line=True)
