@@ -9,7 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from collector.validation import MAX_ID_BYTES
 from runtime.errors import InvalidInput
+from runtime.timestamps import MAX_SECONDS, MIN_SECONDS
 
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
@@ -32,7 +34,7 @@ def token_after(question: Sequence[Any], last: Sequence[Any]) -> str:
 
 
 def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | None:
-    """Where the page before ended, as values of `kinds`; None: this is the first page.
+    """Where the page before ended, as values of `kinds` (`int`: a time in milliseconds since 1970, `str`: an id); None: this is the first page.
 
     Raises:
         InvalidInput: the token is not one of ours, or belongs to another question.
@@ -41,14 +43,23 @@ def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | No
         return None
     try:
         fingerprint, last = json.loads(base64.urlsafe_b64decode(token.encode()))
-        sound = len(last) == len(kinds) and all(isinstance(value, kind) for value, kind in zip(last, kinds, strict=True))
-    except (ValueError, TypeError, binascii.Error):
+        sound = len(last) == len(kinds) and all(_sound(value, kind) for value, kind in zip(last, kinds, strict=True))
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         sound, fingerprint, last = False, "", []
     if not sound:
         raise InvalidInput.of("page_token", "INVALID", "is not a token of this service; send next_page_token as it came, or leave it empty")
     if fingerprint != _fingerprint(question):
         raise InvalidInput.of("page_token", "INVALID", "belongs to another question; ask with the same fields as before, or leave it empty")
     return list(last)
+
+
+def _sound(value: Any, kind: type) -> bool:
+    """Whether a value of a token can be what we put there: anybody can make a token, with whatever in it."""
+    if kind is int:  # a time
+        return type(value) is int and 1000 * MIN_SECONDS <= value < 1000 * (MAX_SECONDS + 1)
+    if kind is str:
+        return isinstance(value, str) and len(value.encode()) <= MAX_ID_BYTES
+    return False
 
 
 def _fingerprint(question: Sequence[Any]) -> str:
