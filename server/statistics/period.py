@@ -26,9 +26,11 @@ class Period:
         first, last = _hour_up(self.start), _hour_down(self.end)
         day = first.replace(hour=0)
         while day < last:
-            hours = range(first.hour if day < first else 0, 24 if day + DAY <= last else last.hour)
+            hours = range(first.hour if day < first else 0, 24 if last - day >= DAY else last.hour)
             if hours:
                 yield day, hours
+            if last - day <= DAY:  # there may be no day behind it: time ends with the year 9999
+                return
             day += DAY
 
     def edges(self) -> list[Period]:
