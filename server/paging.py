@@ -34,7 +34,9 @@ def token_after(question: Sequence[Any], last: Sequence[Any]) -> str:
 
 
 def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | None:
-    """Where the page before ended, as values of `kinds` (`int`: a time in milliseconds since 1970, `str`: an id); None: this is the first page.
+    """Where the page before ended, as values of `kinds`; None: this is the first page.
+
+    `int` is a time in milliseconds since 1970, `str` an id.
 
     Raises:
         InvalidInput: the token is not one of ours, or belongs to another question.
