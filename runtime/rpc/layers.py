@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from runtime.errors import InvalidInput
 
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryCall = Callable[[Any, Context], Awaitable[Any]]
@@ -75,15 +78,34 @@ class Layers(grpc.aio.ServerInterceptor):
         if handler.request_streaming:
             return handler  # only health and reflection stream requests, and they bring their own manners
         if handler.response_streaming:
-            stream: StreamCall = handler.unary_stream
+            stream: StreamCall = _decoded_stream(handler.unary_stream, handler.request_deserializer)
             for layer in reversed(self._layers):
                 stream = layer.around_stream(Method(service, name, "server_stream"), stream)
-            return grpc.unary_stream_rpc_method_handler(
-                stream, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-            )
-        call: UnaryCall = handler.unary_unary
+            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=handler.response_serializer)
+        call: UnaryCall = _decoded_unary(handler.unary_unary, handler.request_deserializer)
         for layer in reversed(self._layers):
             call = layer.around_unary(Method(service, name, "unary"), call)
-        return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
+        return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
+
+
+def _decoded_unary(call: UnaryCall, decode: Callable[[bytes], Any]) -> UnaryCall:
+    async def decoded(request: bytes, context: Context) -> Any:
+        return await call(_decoded(request, decode), context)
+
+    return decoded
+
+
+def _decoded_stream(call: StreamCall, decode: Callable[[bytes], Any]) -> StreamCall:
+    async def decoded(request: bytes, context: Context) -> AsyncIterator[Any]:
+        async for response in call(_decoded(request, decode), context):
+            yield response
+
+    return decoded
+
+
+def _decoded(request: bytes, decode: Callable[[bytes], Any]) -> Any:
+    """The message. Decoded inside the layers, so that bytes that are none are the caller's fault, told and counted like any other."""
+    try:
+        return decode(request)
+    except DecodeError as error:
+        raise InvalidInput.of("", "INVALID", "the bytes are no message of this method; is the caller's contract the server's?") from error
