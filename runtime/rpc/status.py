@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -11,7 +13,12 @@ from runtime import errors
 DOMAIN = "rankloop"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_VIOLATIONS = 50
-"""Fields at fault that one answer names; trailing metadata is bounded to 8 KiB by most clients."""
+"""Fields at fault that one answer names."""
+MAX_DETAILS_BYTES = 4096
+"""Of the details. They travel with the message as trailing metadata, in base64, and clients refuse more than 8 KiB of that."""
+MAX_MESSAGE_BYTES = 512
+"""Of the message, which travels twice, once with three bytes for each that is not ASCII."""
+MAX_FIELD_BYTES = 200
 
 STATUS_OF: dict[type[errors.RankloopError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -38,19 +45,34 @@ def status_of(error: errors.RankloopError) -> grpc.StatusCode | None:
 
 def details_of(error: errors.RankloopError, code: grpc.StatusCode) -> bytes:
     """`google.rpc.Status` in bytes: ErrorInfo always, BadRequest and RetryInfo where they say more."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=shortened(error.message))
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
     if isinstance(error, errors.InvalidInput):
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations[:MAX_VIOLATIONS]:
-            bad.field_violations.add(field=violation.field, description=violation.description, reason=violation.reason)
-        status.details.add().Pack(bad)
+        status.details.add().Pack(_bad_request(error.violations, MAX_DETAILS_BYTES - status.ByteSize()))
     if isinstance(error, errors.Overloaded):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     serialized: bytes = status.SerializeToString()
     return serialized
+
+
+def shortened(text: str, most_bytes: int = MAX_MESSAGE_BYTES) -> str:
+    """The text, cut where it is longer: callers' own words stand in it, and there is no end to those."""
+    encoded = text.encode()
+    return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "…"
+
+
+def _bad_request(violations: Sequence[errors.Violation], most_bytes: int) -> error_details_pb2.BadRequest:
+    """The first fields at fault, as many as there is room for."""
+    bad = error_details_pb2.BadRequest()
+    for violation in violations[:MAX_VIOLATIONS]:
+        field, description = shortened(violation.field, MAX_FIELD_BYTES), shortened(violation.description, MAX_FIELD_BYTES)
+        bad.field_violations.add(field=field, description=description, reason=violation.reason)
+        if bad.ByteSize() > most_bytes - 100:
+            bad.field_violations.pop()
+            break
+    return bad
 
 
 def internal_details(reference: str) -> tuple[str, bytes]:

@@ -12,7 +12,7 @@ import grpc
 from runtime.errors import RankloopError
 from runtime.logs import get_logger
 from runtime.rpc.layers import Context, Method, StreamCall, UnaryCall
-from runtime.rpc.status import DETAILS_KEY, details_of, internal_details, status_of
+from runtime.rpc.status import DETAILS_KEY, details_of, internal_details, shortened, status_of
 
 log = get_logger("rpc")
 
@@ -50,7 +50,7 @@ async def _abort(method: Method, context: Context, error: Exception) -> NoReturn
         assert isinstance(error, RankloopError)
         if code is grpc.StatusCode.UNAVAILABLE:
             log.warning("unavailable", method=method.path, cause=type(error.__cause__ or error).__name__)
-        await context.abort(code, error.message, trailing_metadata=((DETAILS_KEY, details_of(error, code)),))
+        await context.abort(code, shortened(error.message), trailing_metadata=((DETAILS_KEY, details_of(error, code)),))
     reference = uuid.uuid4().hex[:12]
     log.error("call failed", method=method.path, reference=reference, exc_info=error)
     message, details = internal_details(reference)
