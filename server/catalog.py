@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from collector.tracking import rejection
 from collector.validation import MAX_MAP_ENTRIES, Faults, check_count
 from rankloop.v1.catalog_pb2 import Item, User
 from rankloop.v1.tracking_pb2 import Rejection
-from runtime.errors import NotFound, Violation
+from runtime.errors import InvalidInput, NotFound, Violation
 from runtime.mongo import Document, Mongo, UpdateOne
 from runtime.schema import fixed
 from runtime.timestamps import at_millisecond, to_datetime, to_timestamp
@@ -55,14 +55,14 @@ class Catalog:
         }
         writes = [
             UpdateOne({"_id": entry.item_id}, _item_update(entry, now), upsert=True)
-            for place, entry in _last_of_each(entries, lambda entry: entry.item_id)
-            if place not in faults
+            for entry in _last_of_each(entries, lambda entry: entry.item_id, faults)
         ]
         await self._items.bulk_write(writes)
         return _stored(entries, lambda entry: entry.item_id, faults)
 
     async def get_item(self, item_id: str) -> Item:
-        """One item. Raises NotFound."""
+        """One item. Raises InvalidInput and NotFound."""
+        _check_ids({"item_id": item_id})
         found = await self._items.find_one({"_id": item_id, **LIVE})
         if found is None:
             raise NotFound(f"there is no item {item_id[:256]!r}", reason="ITEM_NOT_FOUND")
@@ -83,8 +83,9 @@ class Catalog:
         return [_item_message(document) for document in found[:limit]], more
 
     async def delete_items(self, item_ids: Sequence[str]) -> int:
-        """Deletes items; returns how many were there."""
+        """Deletes items; returns how many were there. Raises InvalidInput."""
         check_count("item_ids", len(item_ids))
+        _check_ids({f"item_ids[{place}]": item_id for place, item_id in enumerate(item_ids)})
         now = at_millisecond(self._clock())
         query = {"_id": {"$in": list(item_ids)}, **LIVE}
         return await self._items.update_many(query, {"$set": {"deleted": True, "available": False, "update_time": now}})
@@ -96,18 +97,18 @@ class Catalog:
         faults = {place: found for place, entry in enumerate(entries) if (found := _user_faults(entry, f"users[{place}].", now))}
         writes = [
             UpdateOne({"_id": entry.user_id}, _user_update(entry, now), upsert=True)
-            for place, entry in _last_of_each(entries, lambda entry: entry.user_id)
-            if place not in faults
+            for entry in _last_of_each(entries, lambda entry: entry.user_id, faults)
         ]
         await self._users.bulk_write(writes)
         return _stored(entries, lambda entry: entry.user_id, faults)
 
     async def get_user(self, user_id: str) -> User:
-        """One user. Raises NotFound."""
+        """One user. Raises InvalidInput and NotFound."""
+        _check_ids({"user_id": user_id})
         found = await self._users.find_one({"_id": user_id})
         if found is None:
             raise NotFound(f"there is no user {user_id[:256]!r}", reason="USER_NOT_FOUND")
-        user = User(user_id=found["_id"], attributes=found["attributes"], numbers=found["numbers"])
+        user = User(user_id=found["_id"], attributes=_caller_keys(found["attributes"]), numbers=_caller_keys(found["numbers"]))
         user.create_time.CopyFrom(to_timestamp(found["create_time"]))
         return user
 
@@ -120,9 +121,28 @@ class Catalog:
         return self._embedding_size
 
 
-def _last_of_each(entries: Sequence[Any], id_of: Callable[[Any], str]) -> list[tuple[int, Any]]:
-    """Entries with their places; of those with one id, only the last."""
-    return list({id_of(entry): (place, entry) for place, entry in enumerate(entries)}.values())
+def _last_of_each(entries: Sequence[Any], id_of: Callable[[Any], str], faults: Container[int]) -> list[Any]:
+    """The entries without faults; of those with one id, only the last."""
+    return list({id_of(entry): entry for place, entry in enumerate(entries) if place not in faults}.values())
+
+
+def _check_ids(ids: Mapping[str, str]) -> None:
+    """Ids by field: 1 to 256 bytes. Raises InvalidInput."""
+    faults = Faults("")
+    for name, value in ids.items():
+        faults.id(name, value, required=True)
+    if faults.found:
+        raise InvalidInput(faults.found)
+
+
+def _stored_keys(entries: Mapping[str, Any]) -> Document:
+    """A caller's map as a document. A key in front of which MongoDB's own `$` stands would be read as a command or a reference."""
+    return {f"%{ord(key[0]):X}{key[1:]}" if key[0] in "$%" else key: value for key, value in entries.items()}
+
+
+def _caller_keys(document: Document) -> dict[str, Any]:
+    """The reverse of `_stored_keys`."""
+    return {chr(int(key[1:3], 16)) + key[3:] if key[0] == "%" else key: value for key, value in document.items()}
 
 
 def _stored(entries: Sequence[Any], id_of: Callable[[Any], str], faults: Mapping[int, Sequence[Violation]]) -> Stored:
@@ -173,8 +193,8 @@ def _item_update(entry: Item, now: datetime) -> Document:
     stated: Document = {
         "item_type": entry.item_type,
         "tags": list(entry.tags),
-        "attributes": dict(entry.attributes),
-        "numbers": dict(entry.numbers),
+        "attributes": _stored_keys(entry.attributes),
+        "numbers": _stored_keys(entry.numbers),
         "available": not entry.HasField("available") or entry.available,
         "update_time": now,
     }
@@ -192,7 +212,7 @@ def _item_update(entry: Item, now: datetime) -> Document:
 
 
 def _user_update(entry: User, now: datetime) -> Document:
-    stated: Document = {"attributes": dict(entry.attributes), "numbers": dict(entry.numbers), "update_time": now}
+    stated: Document = {"attributes": _stored_keys(entry.attributes), "numbers": _stored_keys(entry.numbers), "update_time": now}
     update: Document = {"$set": stated}
     if entry.HasField("create_time"):
         stated["create_time"] = to_datetime(entry.create_time)
@@ -206,8 +226,8 @@ def _item_message(document: Document) -> Item:
         item_id=document["_id"],
         item_type=document["item_type"],
         tags=document["tags"],
-        attributes=document["attributes"],
-        numbers=document["numbers"],
+        attributes=_caller_keys(document["attributes"]),
+        numbers=_caller_keys(document["numbers"]),
         available=document["available"],
     )
     if "embedding" in document:
