@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -142,7 +143,8 @@ def feature_block(rows: Sequence[Mapping[str, float]]) -> tuple[tuple[str, ...],
 
 def names_hash(names: Sequence[str]) -> str:
     """The id of a list of caller-named feature columns."""
-    return "columns-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
+    # As JSON, since callers' names may hold whatever might separate them.
+    return "columns-" + hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()[:32]
 
 
 def outcome_document(entry: Outcome, now: datetime) -> Document:
