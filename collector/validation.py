@@ -18,6 +18,8 @@ MAX_TEXT_BYTES = 1024
 MAX_MAP_ENTRIES = 64
 MAX_TAGS = 64
 MAX_FEATURES = 256
+MAX_SLATE_BYTES = 4 * 2**20
+"""Of a slate as it was sent: whatever it is made of, MongoDB's form of it then stays below the 16 MiB that a document may have."""
 MAX_ENTRIES = 1000
 MAX_POSITION = 1_000_000
 MAX_OUTCOME = 1e12
@@ -145,7 +147,11 @@ def slate_faults(entry: Slate, path: str, now: datetime) -> list[Violation]:
     if not 1 <= len(entry.items) <= MAX_ENTRIES:
         faults.add("items", "TOO_MANY" if entry.items else "MISSING", f"has {len(entry.items)} entries; expected 1 to {MAX_ENTRIES}")
         return faults.found
+    if (size := entry.ByteSize()) > MAX_SLATE_BYTES:
+        faults.add("items", "TOO_LONG", f"make a slate of {size} bytes; at most {MAX_SLATE_BYTES}")
+        return faults.found
     seen: set[str] = set()
+    names: set[str] = set()
     for index, item in enumerate(entry.items):
         place = f"items[{index}]"
         faults.id(f"{place}.item_id", item.item_id, required=True)
@@ -167,6 +173,9 @@ def slate_faults(entry: Slate, path: str, now: datetime) -> list[Violation]:
             faults.texts(f"{place}.attributes", item.attributes)
         if item.features:
             faults.numbers(f"{place}.features", item.features, most=MAX_FEATURES)
+            names.update(item.features)
+    if len(names) > MAX_FEATURES:  # each is a column, with a value for every item
+        faults.add("items", "TOO_MANY", f"have {len(names)} different features together; at most {MAX_FEATURES}")
     return faults.found
 
 
