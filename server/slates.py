@@ -18,10 +18,14 @@ from rankloop.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloop.worker.v1.worker_pb2 import ServedItems
 from runtime.errors import Overloaded, Unavailable
 from runtime.logs import get_logger
-from runtime.mongo import Document
+from runtime.mongo import Document, encoded_size
 
 log = get_logger("server")
 
+LARGE_REQUEST_BYTES = 4 * 2**20
+"""A slate of a smaller request needs no weighing."""
+MAX_SLATE_BYTES = 12 * 2**20
+"""A heavier slate is kept without its items' tags and attributes: MongoDB takes no document above 16 MiB."""
 RETRY_SECONDS = 0.2
 GROUP = 200
 
@@ -82,6 +86,11 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
     if request.request_id:
         document["request_id"] = request.request_id
         document["response"] = response.SerializeToString()
+    if request.ByteSize() > LARGE_REQUEST_BYTES and encoded_size(document) > MAX_SLATE_BYTES:
+        for kept in items:
+            kept.pop("tags", None)
+            kept.pop("attributes", None)
+        document["cut"] = True
     return document
 
 
