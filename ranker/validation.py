@@ -14,6 +14,7 @@ from runtime.timestamps import is_valid
 
 MAX_CANDIDATES: Final = 1000
 MAX_ID_BYTES: Final = 256
+MAX_TEXT_BYTES: Final = 1024
 MAX_TAGS: Final = 64
 MAX_ATTRIBUTES: Final = 64
 MAX_FEATURES: Final = 256
@@ -23,6 +24,7 @@ MAX_VIOLATIONS: Final = 100
 
 _SHORT: Final = MAX_ID_BYTES // 4
 """Characters that fit whatever they are: UTF-8 takes four bytes at most."""
+_SHORT_TEXT: Final = MAX_TEXT_BYTES // 4
 
 
 def check(request: RankRequest, *, embedding_size: int | None = None) -> None:
@@ -74,6 +76,12 @@ class _Violations:
             if not isfinite(value):
                 self.add(f'{field}["{name}"]', "NOT_FINITE", f"a finite number; it is {value}; leave out what is missing")
 
+    def texts(self, field: str, values: Mapping[str, str]) -> None:
+        for name, value in values.items():
+            self.id(f'{field}["{name[:32]}"]', name, required=True)
+            if len(value) > _SHORT_TEXT and (size := len(value.encode())) > MAX_TEXT_BYTES:
+                self.add(f'{field}["{name[:32]}"]', "TOO_LONG", f"at most {MAX_TEXT_BYTES} bytes; it has {size}")
+
     def throw(self) -> None:
         if self._found:
             raise InvalidInput(self._found)
@@ -86,6 +94,7 @@ def _check_envelope(request: RankRequest, violations: _Violations) -> None:
     violations.id("request_id", request.request_id)
     violations.id("model_version", request.model_version)
     violations.count("context", request.context, MAX_CONTEXT, "entries")
+    violations.texts("context", request.context)
     violations.count("context_numbers", request.context_numbers, MAX_CONTEXT, "entries")
     violations.numbers("context_numbers", request.context_numbers)
     if request.top_k < 0:
@@ -117,8 +126,14 @@ def _plain(candidates: Iterable[Candidate], embedding_size: int | None) -> bool:
             if len(embedding) != embedding_size:
                 return False
             total += sum(embedding)
-        if len(candidate.tags) > MAX_TAGS or len(candidate.attributes) > MAX_ATTRIBUTES:
+        tags, attributes = candidate.tags, candidate.attributes
+        if tags and (len(tags) > MAX_TAGS or max(map(len, tags)) > _SHORT):
             return False
+        if attributes:
+            if len(attributes) > MAX_ATTRIBUTES or "" in attributes or max(map(len, attributes)) > _SHORT:
+                return False
+            if max(map(len, attributes.values())) > _SHORT_TEXT:
+                return False
         if candidate.HasField("create_time") and not is_valid(candidate.create_time):
             return False
     # One number that is not finite makes the sum so; finite ones may too, and are then looked at one by one.
@@ -141,7 +156,10 @@ def _check_candidates(candidates: Iterable[Candidate], embedding_size: int | Non
         violations.count(f"{path}.features", candidate.features, MAX_FEATURES, "features; use feature_matrix for many")
         violations.numbers(f"{path}.features", candidate.features)
         violations.count(f"{path}.tags", candidate.tags, MAX_TAGS, "tags")
+        for index, tag in enumerate(candidate.tags):
+            violations.id(f"{path}.tags[{index}]", tag)
         violations.count(f"{path}.attributes", candidate.attributes, MAX_ATTRIBUTES, "attributes")
+        violations.texts(f"{path}.attributes", candidate.attributes)
         if candidate.embedding:
             embedding_size = embedding_size or len(candidate.embedding)
             if len(candidate.embedding) != embedding_size:
