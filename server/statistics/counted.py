@@ -13,7 +13,7 @@ from collector.labels import Combination
 from collector.tally import Key, TallyId
 from runtime.mongo import Document, Mongo
 from server.statistics.figures import Counters
-from server.statistics.period import DAY, Period
+from server.statistics.period import DAY, HOUR, Period
 
 MAX_DAYS_BY_ID = 400
 """Longer periods are cut to the days there are."""
@@ -53,7 +53,7 @@ class Counted:
         totals: dict[Key, Counters] = defaultdict(lambda: defaultdict(int))
         hours_of = await self._days(period)
         if hours_of:
-            query = {"_id": {"$gte": {"scope": scope, "start": min(hours_of)}, "$lt": {"scope": scope, "start": max(hours_of) + DAY}}}
+            query = {"_id": {"$gte": {"scope": scope, "start": min(hours_of)}, "$lt": {"scope": scope, "start": max(hours_of) + HOUR}}}
             async for batch in self._mongo.collection("tallies").batches(query):
                 for tally in batch:
                     key = tally["_id"]["key"]
