@@ -54,7 +54,7 @@ class InvalidInput(RankloopError):
     reason = "INVALID_INPUT"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        shown = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:5])
+        shown = "; ".join(f"{violation.field}: {violation.description}".removeprefix(": ") for violation in violations[:5])
         more = f"; and {len(violations) - 5} more" if len(violations) > 5 else ""
         super().__init__(shown + more)
         self.violations = tuple(violations)
