@@ -32,6 +32,7 @@ COUNTS = {
     "slates_without_label": "  left out: without any label",
     "used_slates": "slates used",
     "slates_of_other_schemas": "  of another feature schema, mapped by name",
+    "unseen_rows": "impressions left out: nobody was seen to look at them",
     "used_rows": "impressions used",
     "labelled_rows": "  with a label",
     "used_users": "users",

@@ -67,7 +67,7 @@ class Stack:
         config: Path | None,
     ) -> None:
         self._configuration = configuration
-        self._data_dir = data_dir.absolute()
+        self._data_dir = data_dir.resolve()
         self._ready_file = ready_file
         self._holder: Holder | None = None
         self._mongo: EmbeddedMongo | None = None

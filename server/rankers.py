@@ -14,6 +14,9 @@ from runtime.errors import InvalidInput, NotFound, RankloopError
 from runtime.rpc.channel import open_channel
 from runtime.rpc.status import violations_in
 
+TIMEOUTS_IN_A_ROW = 3
+"""Calls that a worker leaves unanswered before it rests; one slow call says nothing of a worker."""
+
 FAILED = Counter("rankloop_ranker_calls_failed", "Calls to ranking workers that brought no slate.", ["reason"])
 
 
@@ -25,11 +28,17 @@ class _Ranker:
     def __init__(self, address: str) -> None:
         self.channel = open_channel(address)
         self.stub = worker_pb2_grpc.WorkerServiceStub(self.channel)
+        self.timeouts = 0
+        """In a row."""
         self.rests_until = 0.0
 
 
 class RankerPool:
-    """Takes turns over the workers; one that does not answer rests for a while. Belongs to one event loop."""
+    """Takes turns over the workers. Belongs to one event loop.
+
+    A worker that is away refuses at once, so it is asked again with every call and is found the moment it is back. One that is there and
+    does not answer costs its callers their time: after a few such calls in a row it rests for a while.
+    """
 
     def __init__(self, addresses: Sequence[str], *, rest_seconds: float) -> None:
         self._rankers = [_Ranker(address) for address in addresses]
@@ -49,8 +58,9 @@ class RankerPool:
             NoRanker: nobody ranked it.
         """
         deadline = time.monotonic() + timeout_seconds
-        reason = "RANKER_UNAVAILABLE"
-        for ranker in self._in_turn():
+        awake = self._in_turn()
+        reason = "RANKER_TIMEOUT" if self._rankers and not awake else "RANKER_UNAVAILABLE"
+        for ranker in awake:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
@@ -64,10 +74,12 @@ class RankerPool:
                     raise NotFound(error.details() or "there is no such model", reason="MODEL_NOT_FOUND") from None
                 reason = _REASONS.get(code, "RANKER_FAILED")
                 FAILED.labels(reason).inc()
-                if reason != "RANKER_FAILED":
-                    ranker.rests_until = time.monotonic() + self._rest_seconds
+                if reason == "RANKER_TIMEOUT":
+                    ranker.timeouts += 1
+                    if ranker.timeouts >= TIMEOUTS_IN_A_ROW:
+                        ranker.rests_until = time.monotonic() + self._rest_seconds
             else:
-                ranker.rests_until = 0.0
+                ranker.timeouts = 0
                 return response
         raise NoRanker("no ranking worker answered", reason=reason)
 

@@ -20,7 +20,7 @@ class ServerSettings(RpcSettings):
     """Longest wait for a ranking worker; after it, or after two thirds of the caller's time, candidates go back by `prior_score`."""
 
     ranker_rest_seconds: float = Field(0.5, ge=0, le=60)
-    """How long a worker that did not answer is left alone."""
+    """How long a worker that left several calls in a row unanswered is left alone."""
 
     slate_capacity: int = Field(10_000, ge=1)
     """Slates waiting to be recorded at most; beyond it the oldest is dropped and counted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.evaluation import CUTOFFS, slate_ndcg
 
 RANDOM_SEEDS = 20

@@ -15,11 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.training.data import DatasetCounts, TrainingData
 from ranker.training.failures import CannotTrain
+from ranker.training.settings import Untouched
 from runtime.mongo import Document, Mongo
 
 BATCH_SLATES = 200
 """Slates read at once: at most about 100 MB even if each has a thousand candidates."""
+
+SAMPLED_SLATES = 1_000
+"""Slates that are looked at to tell whether views show who looked."""
 
 GROWTH = 1.25
 """The matrix grows in place by this factor, so that it never needs much more memory than it ends with."""
@@ -38,103 +43,17 @@ class Progress(Protocol):
         """So much more of the step is done."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetCounts:
-    """What was found in the look-back window, and what was left out."""
-
-    interactions: int = 0
-    """Interactions that occurred in the window."""
-    unmatched_interactions: int = 0
-    """Of those, the ones that belong to no slate of the window."""
-    slates: int = 0
-    """Slates shown in the window."""
-    slates_without_features: int = 0
-    """Left out: recorded without the feature values they were ranked by."""
-    slates_with_bad_features: int = 0
-    """Left out: the logged values do not fit the items, or their schema is not known."""
-    slates_of_one_item: int = 0
-    """Left out: nothing to rank."""
-    slates_without_label: int = 0
-    """Left out: nobody did anything with any of their items, or only what has a label of 0."""
-    slates_of_other_schemas: int = 0
-    """Used, their features mapped by name."""
-    used_slates: int = 0
-    used_rows: int = 0
-    """Impressions of the used slates."""
-    used_users: int = 0
-    labelled_rows: int = 0
-    """Used impressions with a label above 0."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TrainingData:
-    """Slates in the order they were shown, as columns."""
-
-    feature_names: tuple[str, ...]
-    schema_hash: str
-    matrix: NDArray[np.float64]
-    """(rows, features) float64, as logged; NaN is missing."""
-    labels: NDArray[np.float64]
-    """(rows,) float64, 0 to 1; 0 where nobody touched the impression."""
-    positions: NDArray[np.int32]
-    """(rows,) int32, from 1."""
-    offsets: NDArray[np.int64]
-    """(slates + 1,) int64: rows of slate s are offsets[s] to offsets[s + 1] − 1."""
-    show_times: NDArray[np.int64]
-    """(slates,) int64, milliseconds since 1970."""
-    users: NDArray[np.int64]
-    """(slates,) int64, a code per user; a slate without a user has a code of its own."""
-    ranking_ids: NDArray[np.object_]
-    """(slates,) str."""
-
-    @property
-    def slate_count(self) -> int:
-        """Slates."""
-        return int(self.offsets.size - 1)
-
-    @property
-    def row_count(self) -> int:
-        """Impressions."""
-        return int(self.offsets[-1])
-
-    @property
-    def group_sizes(self) -> NDArray[np.int64]:
-        """(slates,) int64, items of each."""
-        return np.diff(self.offsets)
-
-    def part(self, first: int, last: int) -> TrainingData:
-        """Slates `first` to `last` − 1, as views."""
-        begin, end = int(self.offsets[first]), int(self.offsets[last])
-        return TrainingData(
-            feature_names=self.feature_names,
-            schema_hash=self.schema_hash,
-            matrix=self.matrix[begin:end],
-            labels=self.labels[begin:end],
-            positions=self.positions[begin:end],
-            offsets=self.offsets[first : last + 1] - begin,
-            show_times=self.show_times[first:last],
-            users=self.users[first:last],
-            ranking_ids=self.ranking_ids[first:last],
-        )
-
-    def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """(rows, len(names)) float64: these features in this order, NaN for those there are not. A view where it is all of them."""
-        if tuple(names) == self.feature_names:
-            return self.matrix
-        chosen = np.full((self.row_count, len(names)), np.nan)
-        for target, name in enumerate(names):
-            if name in self.feature_names:
-                chosen[:, target] = self.matrix[:, self.feature_names.index(name)]
-        return chosen
-
-
 async def count_interactions(mongo: Mongo, start: datetime, end: datetime) -> int:
     """Interactions that occurred in [start, end)."""
     return await mongo.collection("interactions").count({"occur_time": {"$gte": start, "$lt": end}}, limit=2**31 - 1)
 
 
-async def load(mongo: Mongo, start: datetime, end: datetime, progress: Progress) -> tuple[TrainingData, DatasetCounts]:
+async def load(
+    mongo: Mongo, start: datetime, end: datetime, progress: Progress, *, untouched: Untouched = "auto"
+) -> tuple[TrainingData, DatasetCounts]:
     """The labelled slates shown in [start, end), by show_time, in the columns of the newest of them.
+
+    `untouched` says what an impression means that nobody interacted with, see `TrainerSettings`.
 
     Raises:
         CannotTrain: no slate of the window has logged features.
@@ -151,7 +70,8 @@ async def load(mongo: Mongo, start: datetime, end: datetime, progress: Progress)
     names = schemas.get(newest["schema_hash"])
     if names is None:
         raise CannotTrain("the feature schema of the newest slate is not recorded in feature_schemas", "UNKNOWN_SCHEMA")
-    builder = _Builder(feature_names=names, schema_hash=newest["schema_hash"], schemas=schemas)
+    seen_only = untouched == "unseen" or (untouched == "auto" and await _views_show_who_looked(mongo, featured))
+    builder = _Builder(feature_names=names, schema_hash=newest["schema_hash"], schemas=schemas, seen_only=seen_only)
     projection = {"user_id": 1, "show_time": 1, "features": 1, "schema_hash": 1, "items.item_id": 1, "items.position": 1}
     with_features = 0
     progress.step("reading slates", total)
@@ -176,6 +96,7 @@ async def load(mongo: Mongo, start: datetime, end: datetime, progress: Progress)
         used_rows=data.row_count,
         used_users=len(builder.user_codes),
         labelled_rows=int((data.labels > 0).sum()),
+        unseen_rows=builder.counts["unseen"],
     )
     return data, counts
 
@@ -193,6 +114,17 @@ async def _labels(mongo: Mongo, ranking_ids: list[str]) -> dict[str, dict[str, f
             if one.get("label") is not None:
                 found.setdefault(one["ranking_id"], {})[one["_id"]["item_id"]] = float(one["label"])
     return found
+
+
+async def _views_show_who_looked(mongo: Mongo, featured: Mapping[str, Any]) -> bool:
+    """Whether most impressions of the newest slates that had an interaction had a view: then one without any was not looked at."""
+    newest = await mongo.collection("slates").find(featured, {"_id": 1}, sort=[("show_time", -1)], limit=SAMPLED_SLATES)
+    touched = viewed = 0
+    query = {"ranking_id": {"$in": [slate["_id"] for slate in newest]}}
+    async for batch in mongo.collection("attributions").batches(query, {"counts.view": 1}, batch_size=10_000):
+        touched += len(batch)
+        viewed += sum(1 for one in batch if one.get("counts", {}).get("view"))
+    return touched > 0 and viewed >= touched / 2
 
 
 async def _unmatched(mongo: Mongo, start: datetime, end: datetime, progress: Progress) -> tuple[int, int]:
@@ -218,6 +150,7 @@ class _Builder:
     feature_names: tuple[str, ...]
     schema_hash: str
     schemas: Mapping[str, tuple[str, ...]]
+    seen_only: bool
     counts: Counter[str] = field(default_factory=Counter)
     user_codes: dict[str, int] = field(default_factory=dict)
     _matrix: NDArray[np.float64] = field(init=False)
@@ -243,14 +176,26 @@ class _Builder:
         if len(items) < 2:
             self.counts["one item"] += 1
             return
-        labelled = np.array([labels.get(item["item_id"], 0.0) for item in items])
+        values = np.frombuffer(slate["features"], dtype="<f8").reshape(len(items), len(names))
+        if not any(label > 0 for label in labels.values()):
+            self.counts["no label"] += 1
+            return
+        places = list(range(len(items)))
+        if self.seen_only:
+            places = [place for place in places if items[place]["item_id"] in labels]
+            if len(places) < 2:
+                self.counts["one item"] += 1
+                return
+            self.counts["unseen"] += len(items) - len(places)
+            values = values[places]
+        labelled = np.array([labels.get(items[place]["item_id"], 0.0) for place in places])
         if not (labelled > 0).any():
             self.counts["no label"] += 1
             return
-        self._put(np.frombuffer(slate["features"], dtype="<f8").reshape(len(items), len(names)), slate["schema_hash"], names)
+        self._put(values, slate["schema_hash"], names)
         self._labels.append(labelled)
-        self._positions.extend(item.get("position", place) for place, item in enumerate(items, start=1))
-        self._sizes.append(len(items))
+        self._positions.extend(items[place].get("position", place + 1) for place in places)
+        self._sizes.append(len(places))
         self._show_times.append((slate["show_time"] - _EPOCH) // _MILLISECOND)
         # Visitors without an id are not one person: each of their slates counts as a user of its own.
         user = slate["user_id"] or f"\0{slate['_id']}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.models.bundle import raw_scores, read_forest
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.labels import LABEL_GAIN, grades
 from ranker.training.settings import TrainerSettings
 
@@ -41,8 +41,8 @@ class Fitted:
     """Total gain of each feature's splits."""
 
 
-def parameters(settings: TrainerSettings) -> dict[str, Any]:
-    """What LightGBM is told. Nothing is left to chance or to the machine's load."""
+def parameters(settings: TrainerSettings, row_count: int) -> dict[str, Any]:
+    """What LightGBM is told to learn from so many rows. Nothing is left to chance or to the machine's load."""
     return {
         "objective": "lambdarank",
         "metric": "ndcg",
@@ -51,7 +51,7 @@ def parameters(settings: TrainerSettings) -> dict[str, Any]:
         "lambdarank_truncation_level": TRUNCATION_LEVEL,
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.num_leaves,
-        "min_data_in_leaf": settings.min_data_in_leaf,
+        "min_data_in_leaf": settings.min_data_in_leaf or min(100, max(5, row_count // 150)),
         "feature_fraction": 0.8,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
@@ -81,7 +81,7 @@ def fit(
     Raises:
         Stopped: `stopped` said so.
     """
-    options = parameters(settings)
+    options = parameters(settings, train.row_count)
 
     def each_round(environment: lightgbm.callback.CallbackEnv) -> None:
         if stopped():

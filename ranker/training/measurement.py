@@ -8,7 +8,7 @@ import numpy as np
 
 from ranker.models.passport import Metric
 from ranker.training.baselines import SlateFigures
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.evaluation import CUTOFFS, bootstrap, user_means
 
 

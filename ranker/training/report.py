@@ -7,7 +7,7 @@ from typing import Any
 
 from ranker.models.passport import FeatureGain, Metric, Slice
 from ranker.models.runs import Mode, Trigger
-from ranker.training.dataset import DatasetCounts
+from ranker.training.data import DatasetCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

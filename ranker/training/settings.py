@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from runtime.configuration import Section
+
+Untouched = Literal["auto", "negative", "unseen"]
 
 
 class TrainerSettings(Section):
@@ -22,6 +26,11 @@ class TrainerSettings(Section):
     min_slates: int = Field(20, ge=4)
     """Slates to learn from and evaluate on that there must be at least."""
 
+    untouched: Untouched = "auto"
+    """What an impression means that nobody interacted with. `negative`: it was seen and passed over, its label is 0. `unseen`: nothing, and
+    it is left out; where views are tracked, this takes most of the position's influence out of what is learned. `auto`: `unseen` where most
+    impressions that had an interaction had a view, else `negative`."""
+
     num_boost_round: int = Field(500, ge=1, le=20_000)
     """Trees at most; early stopping keeps fewer."""
 
@@ -31,11 +40,11 @@ class TrainerSettings(Section):
     learning_rate: float = Field(0.05, gt=0, le=1)
     """What a tree's correction is multiplied by."""
 
-    num_leaves: int = Field(31, ge=2, le=64)
+    num_leaves: int = Field(15, ge=2, le=64)
     """Leaves of a tree at most; the fast scorer takes no more than 64."""
 
-    min_data_in_leaf: int = Field(20, ge=1)
-    """Impressions that a leaf must stand on."""
+    min_data_in_leaf: int = Field(0, ge=0)
+    """Impressions that a leaf must stand on; 0: one in 150 of those learned from, 5 at least and 100 at most."""
 
     seed: int = Field(1, ge=0, le=2**31 - 1)
     """Seed of everything random: the same data, settings and seed give the same model on the same machine."""

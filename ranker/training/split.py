@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from ranker.models.passport import Slice
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.failures import CannotTrain
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ranker.models.registry import ModelRecord
 from ranker.training.baselines import PRIOR_SCORE
-from ranker.training.dataset import DatasetCounts, TrainingData
+from ranker.training.data import DatasetCounts, TrainingData
 from ranker.training.failures import CannotTrain
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment

@@ -18,7 +18,8 @@ from ranker.models.registry import ModelRecord, ModelRegistry
 from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
 from ranker.training import lambdarank, suitability
 from ranker.training.baselines import PRIOR_SCORE, SlateFigures, as_shown, at_random, figures, prior_score
-from ranker.training.dataset import DatasetCounts, Progress, TrainingData, count_interactions, load
+from ranker.training.data import DatasetCounts, TrainingData
+from ranker.training.dataset import Progress, count_interactions, load
 from ranker.training.gate import judge
 from ranker.training.labels import LABEL_GAIN
 from ranker.training.measurement import measure, sample_slates
@@ -110,7 +111,7 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     start = end - timedelta(days=settings.lookback_days)
     suitability.require_interactions(await count_interactions(mongo, start, end), settings)
     champion, notes = await _champion(registry)
-    data, counts = await load(mongo, start, end, progress)
+    data, counts = await load(mongo, start, end, progress, untouched=settings.untouched)
     suitability.require_variety(data, counts)
     parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates)
     if not suitability.labels_differ(parts.train):
@@ -202,16 +203,18 @@ async def _fitted(parts: Split, base: Bundle | None, settings: TrainerSettings, 
         slices=slices,
         top_features=top_features(parts.train.feature_names, fitted.gains),
         label_gain=LABEL_GAIN,
-        parameters=_parameters(settings),
+        parameters=_parameters(settings, parts.train.row_count),
         library_versions=(("lightgbm", lightgbm.__version__), ("numpy", np.__version__)),
         parent_version="" if base is None else base.model_version,
     )
     return Bundle.make(passport, fitted.forest, canned_rows(parts.test))
 
 
-def _parameters(settings: TrainerSettings) -> tuple[tuple[str, str | int | float | bool], ...]:
+def _parameters(settings: TrainerSettings, row_count: int) -> tuple[tuple[str, str | int | float | bool], ...]:
     """What the forest depends on; the label gains stand in a field of their own."""
-    told = {name: value for name, value in lambdarank.parameters(settings).items() if isinstance(value, str | int | float | bool)}
+    told = {
+        name: value for name, value in lambdarank.parameters(settings, row_count).items() if isinstance(value, str | int | float | bool)
+    }
     names = ("num_boost_round", "early_stopping_rounds", "lookback_days", "validation_split", "bootstrap_samples")
     return sorted_items({**told, **{name: getattr(settings, name) for name in names}})
 

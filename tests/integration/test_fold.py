@@ -227,8 +227,8 @@ async def test_a_fold_that_breaks_off_leaves_no_trace(mongo_both: Mongo, monkeyp
     async def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(worker, "_unmark", killed)
+    monkeypatch.setattr(worker, "_unmark", killed)
+    with pytest.raises(KeyboardInterrupt):
         await worker.fold_once()
     assert await mongo_both.collection("tallies").count({}, limit=10) == 0
     assert await mongo_both.collection("attributions").count({}, limit=10) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from ranker.models.bundle import read_forest
 from ranker.training.baselines import figures
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.lambdarank import Stopped, fit, scores
 from ranker.training.settings import TrainerSettings
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ranker.training.baselines import as_shown, at_random, prior_score
-from ranker.training.dataset import TrainingData
+from ranker.training.data import TrainingData
 from ranker.training.failures import CannotTrain
 from ranker.training.measurement import measure, sample_slates
 from ranker.training.split import split
