@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
+PAGES := api cli configuration database features
 
 .PHONY: help demo test check protos docs clean
 
@@ -41,13 +42,13 @@ check: $(VENV)/.dev  ## Lint, types, import rules, the contract, fresh stubs and
 	@rm -f .import-linter.out
 	@$(BIN)/buf lint
 	@$(BIN)/python scripts/gen_protos.py --check
-	@$(BIN)/python scripts/gen_features_page.py --check
+	@for page in $(PAGES); do $(BIN)/python scripts/gen_$${page}_page.py --check || exit 1; done
 
 protos: $(VENV)/.dev  ## Generate the stubs of protos/ anew.
 	@$(BIN)/python scripts/gen_protos.py
 
 docs: $(VENV)/.dev  ## Generate the generated pages of docs/ anew.
-	@$(BIN)/python scripts/gen_features_page.py
+	@for page in $(PAGES); do $(BIN)/python scripts/gen_$${page}_page.py || exit 1; done
 
 clean:  ## Remove the virtual environment and what tools left.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
