@@ -20,7 +20,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The world: items, people and draws.")] = 1,
     users: Annotated[int, typer.Option(min=1, help="How many people there are.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="How many items the catalogue has.")] = 400,
-    slates: Annotated[int, typer.Option(min=1, help="How many slates are shown before training, and again after it.")] = 4_000,
+    slates: Annotated[int, typer.Option(min=1, help="How many slates are shown before training, and again after it.")] = 6_000,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="How often to train and simulate again.")] = 1,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The server's port; 0 takes a free one.")] = 0,
     data_dir: Annotated[Path | None, typer.Option(help="Where to keep the data; by default a new folder, removed at the end.")] = None,
