@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from collector.attribution import Attribution
-from collector.batch import Batch, Folded, ImpressionId, fold, touched
+from collector.batch import fold
+from collector.derived import SLATE_COLUMNS, Derived
 from collector.labels import Combination
-from collector.tally import TallyId
 from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
 from runtime.logs import get_logger
 from runtime.metrics import LATENCY_BUCKETS
-from runtime.mongo import Document, Long, Mongo, ReplaceOne, UpdateOne
+from runtime.mongo import Document, Mongo
 
 log = get_logger("fold")
 
 KINDS = ("interactions", "slates", "outcomes")
-SLATE_COLUMNS = {"features": 0, "context": 0}
 LAG_COUNT = 100_000
+IMPRESSIONS_PER_ENTRY = 5
+"""Impressions that the slates of one transaction have at most, per entry that it takes; one slate is always taken."""
 
 ACTIVE = Gauge("rankloop_fold_active", "1 while this process holds the fold's lease.")
 FOLDED = Counter("rankloop_fold_entries", "Ledger entries folded.", ["kind"])
@@ -46,6 +46,7 @@ class FoldWorker:
         self._mongo = mongo
         self._lease = lease
         self._rule = rule
+        self._derived = Derived(mongo, rule)
         self._batch_entries = batch_entries
         self._poll_seconds = poll_seconds
 
@@ -90,14 +91,15 @@ class FoldWorker:
             pending[kind] = await self._mongo.collection(kind).find(
                 {"pending": {"$exists": True}}, columns, sort=[("pending", 1)], limit=limit, hint="pending"
             )
+        pending["slates"] = _within(pending["slates"], self._batch_entries * IMPRESSIONS_PER_ENTRY)
         count = sum(map(len, pending.values()))
         if count:
 
             async def work(session: Any) -> None:
                 # The lease first: a worker that lost it learns so before it reads, and two can never interleave.
                 revision = await self._lease.next_revision(session)
-                batch = await self._gather(pending, session)
-                await self._store(fold(batch, self._rule), revision, session)
+                batch = await self._derived.gather(pending, session)
+                await self._derived.store(fold(batch, self._rule), revision, session)
                 for kind, entries in pending.items():
                     await self._unmark(kind, entries, session)
 
@@ -105,52 +107,6 @@ class FoldWorker:
             for kind, entries in pending.items():
                 FOLDED.labels(kind).inc(len(entries))
         return count
-
-    async def _gather(self, pending: Mapping[str, list[Document]], session: Any) -> Batch:
-        arrived = {slate["_id"] for slate in pending["slates"]}
-        named = {entry["ranking_id"] for kind in ("interactions", "outcomes") for entry in pending[kind] if entry.get("ranking_id")}
-        impressions = set(touched(pending["interactions"]))
-        impressions.update((slate["_id"], item["item_id"]) for slate in pending["slates"] for item in slate["items"])
-        return Batch(
-            interactions=pending["interactions"],
-            slates=pending["slates"],
-            outcomes=pending["outcomes"],
-            folded_slates=await self._folded_slates(named - arrived, session),
-            folded_outcomes=await self._folded_outcomes(arrived, session),
-            attributions=await self._attributions(impressions, session),
-        )
-
-    async def _folded_slates(self, ranking_ids: Iterable[str], session: Any) -> dict[str, Document]:
-        wanted = list(ranking_ids)
-        if not wanted:
-            return {}
-        query = {"_id": {"$in": wanted}, "pending": {"$exists": False}}
-        found = await self._mongo.collection("slates").find(query, SLATE_COLUMNS, limit=len(wanted), session=session)
-        return {slate["_id"]: slate for slate in found}
-
-    async def _folded_outcomes(self, ranking_ids: Iterable[str], session: Any) -> list[Document]:
-        wanted = list(ranking_ids)
-        if not wanted:
-            return []
-        query = {"ranking_id": {"$in": wanted}, "pending": {"$exists": False}}
-        return await self._mongo.collection("outcomes").find(query, limit=1_000_000, hint="ranking", session=session)
-
-    async def _attributions(self, impressions: Iterable[ImpressionId], session: Any) -> dict[ImpressionId, Attribution]:
-        ids = [{"ranking_id": ranking_id, "item_id": item_id} for ranking_id, item_id in impressions]
-        if not ids:
-            return {}
-        found = await self._mongo.collection("attributions").find({"_id": {"$in": ids}}, limit=len(ids), session=session)
-        return {(one["_id"]["ranking_id"], one["_id"]["item_id"]): Attribution.from_document(one) for one in found}
-
-    async def _store(self, folded: Folded, revision: int, session: Any) -> None:
-        attributions = []
-        for (ranking_id, item_id), attribution in folded.attributions.items():
-            identity = {"ranking_id": ranking_id, "item_id": item_id}
-            document = {"_id": identity, "ranking_id": ranking_id, **attribution.to_document(self._rule)}
-            attributions.append(ReplaceOne({"_id": identity}, document, upsert=True))
-        await self._mongo.collection("attributions").bulk_write(attributions, session=session)
-        tallies = [tally_write(tally, counters, revision) for tally, counters in folded.tallies.items()]
-        await self._mongo.collection("tallies").bulk_write(tallies, session=session)
 
     async def _unmark(self, kind: str, entries: list[Document], session: Any) -> None:
         if not entries:
@@ -161,15 +117,10 @@ class FoldWorker:
             raise Aborted(f"{len(entries) - unmarked} of {len(entries)} {kind} were folded by another", reason="LEASE_LOST")
 
 
-def tally_write(tally: TallyId, counters: Mapping[tuple[int, str], int], revision: int) -> UpdateOne:
-    """Adds to one tally, for the day and for its hours."""
-    identity = {"scope": tally.scope, "start": tally.day, "key": tally.key if isinstance(tally.key, str) else list(tally.key)}
-    added: dict[str, int] = {}
-    for (hour, counter), count in counters.items():
-        added[f"hours.{hour}.{counter}"] = count
-        day_counter = f"day.{counter}"
-        added[day_counter] = added.get(day_counter, 0) + count
-    return UpdateOne({"_id": identity}, {"$inc": added, "$set": {"revision": Long(revision)}}, upsert=True)
+def _within(slates: list[Document], most: int) -> list[Document]:
+    """The first slates that have `most` impressions together; at least one."""
+    counts = itertools.accumulate(len(slate["items"]) for slate in slates)
+    return [slate for place, (slate, count) in enumerate(zip(slates, counts, strict=True)) if place == 0 or count <= most]
 
 
 async def watch_lag(mongo: Mongo, stop: asyncio.Event, clock: Any, *, every_seconds: float = 2.0) -> None:
