@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
     # Run as a file, Python looks for modules beside it; the rooms are one folder up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+# LightGBM's threads meet thousands of times per tree, and by default they wait for each other spinning. Where something else wants the
+# cores too (servers and rankers on the same machine), a spinning thread keeps the one it waits for from running: training then takes
+# many times as long. OpenMP reads this when LightGBM is first loaded, so it stands before the imports.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import asyncio
 import json
