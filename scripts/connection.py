@@ -68,7 +68,7 @@ class Connection:
                 return await method(request, timeout=self._deadline_seconds)
             except grpc.aio.AioRpcError as error:
                 failed = CallFailed(self.address, error)
-                if True or failed.is_too_large or loop.time() + pause > give_up:
+                if failed.code not in PASSING or failed.is_too_large or loop.time() + pause > give_up:
                     raise failed from error
             await asyncio.sleep(pause * (0.5 + random.random()))  # spreads the callers
             pause = min(2 * pause, 2.0)

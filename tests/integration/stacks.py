@@ -31,7 +31,7 @@ def environment(**variables: str) -> Mapping[str, str]:
     return {**kept, "COLUMNS": "200", **variables}
 
 
-def rankloop(*arguments: str, stdin: bytes = b"", seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def rankloop(*arguments: str, stdin: bytes = b"", seconds: float = 100) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     done = subprocess.run(command(*arguments), input=stdin, env=environment(), capture_output=True, timeout=seconds)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -64,7 +64,7 @@ class Up:
         """What it said so far."""
         return self.output.read_text()
 
-    def wait_ready(self, seconds: float = 60) -> dict[str, Any]:
+    def wait_ready(self, seconds: float = 100) -> dict[str, Any]:
         """Waits until all answer."""
         deadline = time.monotonic() + seconds
         while not self.ready_file.exists():

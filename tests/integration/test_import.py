@@ -117,6 +117,8 @@ def test_every_kind_of_record_goes_in_once(up: Up, tmp_path: Path) -> None:
 
 def test_a_later_line_wins_over_an_earlier_one_about_the_same_item(up: Up, tmp_path: Path) -> None:
     records = [Record(item=Item(item_id="w-i", item_type=f"type-{number}")) for number in range(50)]
+    for record in records[:-1]:  # the last would be the quickest, if it did not wait for those before it
+        record.item.attributes.update({f"name-{number}": "x" * 1000 for number in range(64)})
     found, _ = imported(up, tmp_path, "-", "--batch", "10", stdin=lines_of(records))
     assert found["records"] == {"item": fates(50)}
     assert ask(up.ready["server"], CatalogServiceStub, "GetItem", GetItemRequest(item_id="w-i")).item.item_type == "type-49"
