@@ -59,8 +59,11 @@ class Connection:
         except TimeoutError:
             raise Unavailable(f"no server answers at {self.address}; start one with `rankloop up`, or name another with --server") from None
 
-    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """Calls, and sends the very same request again while the failure is a passing one. Raises CallFailed."""
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, once: bool = False) -> Response:
+        """Calls, and sends the very same request again while the failure is a passing one. Raises CallFailed.
+
+        `once` is for what does more when it is done twice: the first failure counts, and may come of a call that was done.
+        """
         loop = asyncio.get_running_loop()
         give_up, pause = loop.time() + self._patience_seconds, 0.05
         while True:
@@ -68,7 +71,7 @@ class Connection:
                 return await method(request, timeout=self._deadline_seconds)
             except grpc.aio.AioRpcError as error:
                 failed = CallFailed(self.address, error)
-                if failed.code not in PASSING or failed.is_too_large or loop.time() + pause > give_up:
+                if once or failed.code not in PASSING or failed.is_too_large or loop.time() + pause > give_up:
                     raise failed from error
             await asyncio.sleep(pause * (0.5 + random.random()))  # spreads the callers
             pause = min(2 * pause, 2.0)

@@ -128,7 +128,7 @@ def rollback(
     """
 
     async def ask(connection: Connection, stub: Stub) -> model_pb2.Model:
-        return (await connection.call(stub.RollbackModel, model_pb2.RollbackModelRequest(model_version=leaving))).model
+        return (await connection.call(stub.RollbackModel, model_pb2.RollbackModelRequest(model_version=leaving), once=True)).model
 
     _print(_ask(server, ask), as_json)
 
