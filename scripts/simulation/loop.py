@@ -95,6 +95,8 @@ class Loop:
         async with Connection(stack.ready["server"]) as connection:
             player = Player(connection, self._world, self._truth, self._priors, run_id=self._run_id, pace=self._pace)
             await player.publish()
+            if (await self._probe(connection, player)).ml_ranking_applied:
+                raise Failed("a model ranks before any was trained; the data folder holds one, so name a new one with --data-dir")
             phases = [await self._play(player, "before", "")]
             for number in range(1, self._plan.rounds + 1):
                 await self._wait_folded(connection)
@@ -120,8 +122,6 @@ class Loop:
         self._say(f"  {play.seconds:.0f} s; {play.accepted_count} interactions stored; slates: {told}")
         if play.rejected_count:
             raise Failed(f"the server rejected {play.rejected_count} interactions, the first for {play.first_rejection}")
-        if not version and any(visit.model_version for visit in play.visits):
-            raise Failed("a model ranked before any was trained; the data folder holds one, so name a new one with --data-dir")
         if version and not any(visit.model_version == version for visit in play.visits):
             raise Failed(f"model {version} ranked not one slate; `rankloop models` says what serves")
         return play
@@ -175,19 +175,23 @@ class Loop:
         return str(version)
 
     async def _wait_swapped(self, connection: Connection, player: Player, version: str) -> None:
-        """Asks for slates, as an unknown visitor, until the new model ranks them."""
-        request = player.request(0, np.arange(min(self._pace.candidate_count, self._plan.items), dtype=np.int64))
-        request.user_id = ""
-        ranking, answer = ranking_pb2_grpc.RankingServiceStub(connection.channel), ranking_pb2.RankResponse()
+        """Asks for slates until the new model ranks them."""
+        answer = ranking_pb2.RankResponse()
         try:
             async with asyncio.timeout(SWAP_SECONDS):
                 while not (answer.ml_ranking_applied and answer.model_version == version):
                     await asyncio.sleep(LOOK_SECONDS)
-                    answer = await connection.call(ranking.Rank, request)
+                    answer = await self._probe(connection, player)
         except TimeoutError:
             serving = answer.model_version or answer.fallback_reason
             raise Failed(f"no ranker took up model {version} within {SWAP_SECONDS:.0f} s; slates come from {serving}") from None
         self._say(f"The ranker swapped to {version}")
+
+    async def _probe(self, connection: Connection, player: Player) -> ranking_pb2.RankResponse:
+        """A slate for an unknown visitor, to see what ranks; nobody acts on it, so it teaches nothing."""
+        request = player.request(0, np.arange(min(self._pace.candidate_count, self._plan.items), dtype=np.int64))
+        request.user_id = ""
+        return await connection.call(ranking_pb2_grpc.RankingServiceStub(connection.channel).Rank, request)
 
     def _say_addresses(self, stack: Stack) -> None:
         """Where everything is, for as long as it runs."""
