@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from learnable import NOW, History, Silent
 
-from ranker.training.dataset import TrainingData, count_interactions, load
+from ranker.training.data import TrainingData
+from ranker.training.dataset import count_interactions, load
 from ranker.training.failures import CannotTrain
 from runtime.mongo import Mongo
 
