@@ -47,15 +47,15 @@ def offer(item_count: int, count: int, rng: np.random.Generator) -> Integers:
 
 
 def diversity(world: World, served: Integers) -> float | None:
-    """1 − mean pairwise similarity of a slate: Jaccard of tags, where an equal type counts as a shared tag; None below two items."""
+    """1 − mean pairwise similarity of a slate; None below two items.
+
+    Similarity is (shared tags + e) ÷ (tags of either + e), where e is 1 for an equal type and else 0.
+    """
     if len(served) < 2:
         return None
-    catalogue = world.catalogue
-    types = np.zeros((len(served), int(catalogue.types.max()) + 1), dtype=np.float64)
-    types[np.arange(len(served)), catalogue.types[served]] = 1.0
-    sets: Floats = np.hstack([catalogue.tags[served].astype(np.float64), types])
-    shared = sets @ sets.T
-    sizes = sets.sum(axis=1)
-    similar = shared / (sizes[:, None] + sizes[None, :] - shared)
-    above = np.triu_indices(len(served), 1)
-    return float(1.0 - similar[above].mean())
+    tags = world.catalogue.tags[served].astype(np.float64)
+    types = world.catalogue.types[served]
+    equal = (types[:, None] == types[None, :]).astype(np.float64)
+    shared, counts = tags @ tags.T, tags.sum(axis=1)
+    similar: Floats = (shared + equal) / (counts[:, None] + counts[None, :] - shared + equal)
+    return float(1.0 - similar[np.triu_indices(len(served), 1)].mean())

@@ -29,15 +29,18 @@ def test_every_item_is_offered_as_often() -> None:
 
 
 def test_diversity_by_hand() -> None:
-    world = make_world(seed=3, item_count=40, user_count=1)
+    world = make_world(seed=3, item_count=200, user_count=1)
     catalogue = world.catalogue
+    alike, other = (int(item) for item in np.flatnonzero(catalogue.types == catalogue.types[0])[:2])
+    served = [alike, other, int(np.flatnonzero(catalogue.types != catalogue.types[0])[0])]
 
-    def words(item: int) -> set[str]:
-        return {*catalogue.tag_names(item), f"type {catalogue.types[item]}"}
+    def similarity(one: int, another: int) -> float:
+        a, b = set(catalogue.tag_names(one)), set(catalogue.tag_names(another))
+        equal = int(catalogue.types[one] == catalogue.types[another])
+        return (len(a & b) + equal) / (len(a | b) + equal)
 
-    served = [4, 17, 22]
-    pairs = [(4, 17), (4, 22), (17, 22)]
-    similar = [len(words(a) & words(b)) / len(words(a) | words(b)) for a, b in pairs]
+    similar = [similarity(served[0], served[1]), similarity(served[0], served[2]), similarity(served[1], served[2])]
+    assert similar[0] > 0  # the type that both have
     assert diversity(world, np.array(served)) == pytest.approx(1 - sum(similar) / 3)
 
 
