@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from server.statistics.figures import ratio
 from server.statistics.period import Period
 
 SESSION_GAP = timedelta(minutes=30)
+SLATE_COLUMNS = {"items.item_id": 1, "items.item_type": 1}
 COLUMNS = {"type": 1, "label": 1, "item_id": 1, "item_type": 1, "session_id": 1, "occur_time": 1, "ranking_id": 1}
 
 
@@ -29,7 +30,11 @@ class UserHistory:
     """Interactions by type, of those impressions that had any."""
     slate_count: int = 0
     sessions: dict[str, datetime] = field(default_factory=dict)
-    """Stated sessions by id, with their start."""
+    """Stated sessions of the user that began in the period, by id, with their start."""
+    stated: set[str] = field(default_factory=set)
+    """Those of the sessions that the interactions name which anybody stated, whenever."""
+    slate_types: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(ranking_id, item_id) → item type, of slates that interactions name and that were not shown to the user in the period."""
     catalogue_types: dict[str, str] = field(default_factory=dict)
     """What the catalogue says of items whose type nothing else says."""
 
@@ -42,16 +47,22 @@ async def read_history(mongo: Mongo, user_id: str, period: Period) -> UserHistor
     query = {"user_id": user_id, "occur_time": {"$gte": start, "$lt": period.end}}
     async for batch in mongo.collection("interactions").batches(query, COLUMNS):
         history.interactions += batch
-    async for batch in mongo.collection("slates").batches(
-        {"user_id": user_id, "show_time": within}, {"items.item_id": 1, "items.item_type": 1}
-    ):
+    async for batch in mongo.collection("slates").batches({"user_id": user_id, "show_time": within}, SLATE_COLUMNS):
         history.slate_count += len(batch)
-        history.impressions |= {(slate["_id"], item["item_id"]): item["item_type"] for slate in batch for item in slate["items"]}
+        history.impressions |= _types_of(batch)
         ranking_ids = [slate["_id"] for slate in batch]
         async for found in mongo.collection("attributions").batches({"ranking_id": {"$in": ranking_ids}}, {"counts": 1}):
             history.touched |= {(one["_id"]["ranking_id"], one["_id"]["item_id"]): one["counts"] for one in found}
     async for batch in mongo.collection("sessions").batches({"user_id": user_id, "start_time": within}, {"start_time": 1}):
         history.sessions |= {session["_id"]: session["start_time"] for session in batch}
+    named = {entry["session_id"] for entry in history.interactions if "session_id" in entry}
+    if named:
+        async for batch in mongo.collection("sessions").batches({"_id": {"$in": sorted(named)}}, {"_id": 1}):
+            history.stated |= {session["_id"] for session in batch}
+    elsewhere = {entry["ranking_id"] for entry in history.interactions if "ranking_id" in entry and not _stated_type(entry, history)}
+    if elsewhere:
+        async for batch in mongo.collection("slates").batches({"_id": {"$in": sorted(elsewhere)}}, SLATE_COLUMNS):
+            history.slate_types |= _types_of(batch)
     untyped = {entry["item_id"] for entry in history.interactions if not _stated_type(entry, history)}
     if untyped:
         items = mongo.collection("items")
@@ -85,14 +96,14 @@ def user_stats(user_id: str, history: UserHistory, period: Period) -> UserStats:
         clicked_impression_count=sum("click" in types for types in shown.values()),
         dismissed_impression_count=sum("dismiss" in types for types in shown.values()),
         slate_count=history.slate_count,
-        session_count=len(history.sessions) + inferred_sessions(history.interactions, history.sessions, period),
+        session_count=len(history.sessions) + inferred_sessions(history.interactions, history.stated, period),
     )
     if inside:
         stats.last_interaction_time.CopyFrom(to_timestamp(max(entry["occur_time"] for entry in inside)))
     return stats
 
 
-def inferred_sessions(interactions: Iterable[Document], stated: Mapping[str, datetime], period: Period) -> int:
+def inferred_sessions(interactions: Iterable[Document], stated: Container[str], period: Period) -> int:
     """Sessions that nobody stated and that began in the period: interactions of one `session_id` without a gap of 30 minutes."""
     moments: dict[str, list[datetime]] = defaultdict(list)
     for entry in interactions:
@@ -107,4 +118,9 @@ def _starts(moments: Sequence[datetime]) -> list[datetime]:
 
 
 def _stated_type(entry: Document, history: UserHistory) -> str:
-    return entry.get("item_type") or history.impressions.get((entry.get("ranking_id", ""), entry["item_id"]), "")
+    impression = (entry.get("ranking_id", ""), entry["item_id"])
+    return entry.get("item_type") or history.impressions.get(impression) or history.slate_types.get(impression, "")
+
+
+def _types_of(slates: Iterable[Document]) -> dict[tuple[str, str], str]:
+    return {(slate["_id"], item["item_id"]): item["item_type"] for slate in slates for item in slate["items"]}
