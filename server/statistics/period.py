@@ -59,7 +59,8 @@ def period_of(request: Any, now: datetime, *, open_ended: bool = False) -> Perio
     elif open_ended:
         start = datetime.min.replace(tzinfo=now.tzinfo)
     else:
-        start = max(end - DEFAULT_SPAN, datetime.min.replace(tzinfo=now.tzinfo)) if end.year > 1 else end
+        beginning = datetime.min.replace(tzinfo=now.tzinfo)
+        start = end - DEFAULT_SPAN if end - beginning > DEFAULT_SPAN else beginning
     if end <= start:
         raise InvalidInput.of(
             "end_time", "OUT_OF_RANGE", f"is not after start_time ({start.isoformat()}); periods are [start_time, end_time)"
