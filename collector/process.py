@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import uuid
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
 
 from collector.commit import CommitLimits
 from collector.fold import FoldWorker, watch_lag
 from collector.ledger import Ledger
 from collector.quarantine import Quarantine
+from collector.retention import keep_sweeping
 from collector.service import TrackingServicer
-from collector.settings import CollectorSettings, LabelSettings
+from collector.settings import CollectorSettings, LabelSettings, RetentionSettings
 from collector.tracking import Tracking, utc_now
 from rankloop.v1 import tracking_pb2, tracking_pb2_grpc
-from runtime.errors import Unavailable
 from runtime.lease import Lease
 from runtime.logs import configure_logs, get_logger
 from runtime.metrics import MetricsPort
@@ -30,8 +28,6 @@ from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
 log = get_logger("collector")
-
-TRIM_SECONDS = 60.0
 
 
 def open_tracking(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> Tracking:
@@ -49,6 +45,7 @@ async def run(
     *,
     collector: CollectorSettings,
     labels: LabelSettings,
+    retention: RetentionSettings,
     mongo: MongoSettings,
     log_settings: LogSettings,
     metrics: MetricsSettings,
@@ -75,7 +72,7 @@ async def run(
         async with asyncio.TaskGroup() as work:
             work.create_task(_fold_worker(opened, collector, labels).run(stop))
             work.create_task(watch_lag(opened, stop, utc_now))
-            work.create_task(_trim_quarantine(opened, collector, stop))
+            work.create_task(keep_sweeping(opened, retention, stop, utc_now))
             await server.set_serving()
             write_ready_file(ready_file, {"address": server.address, "metrics": metrics_port.address, "pid": os.getpid()})
             settle_memory()
@@ -86,16 +83,12 @@ async def run(
     log.info("collector stopped")
 
 
-def _fold_worker(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> FoldWorker:
+def fold_lease(mongo: Mongo, settings: CollectorSettings) -> Lease:
+    """This process's claim to fold."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    lease = Lease(mongo, "fold", holder, settings.lease_seconds, utc_now)
+    return Lease(mongo, "fold", holder, settings.lease_seconds, utc_now)
+
+
+def _fold_worker(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> FoldWorker:
+    lease = fold_lease(mongo, settings)
     return FoldWorker(mongo, lease, labels.combination, batch_entries=settings.fold_entries, poll_seconds=settings.fold_poll_seconds)
-
-
-async def _trim_quarantine(mongo: Mongo, settings: CollectorSettings, stop: asyncio.Event) -> None:
-    quarantine = Quarantine(mongo)
-    while not stop.is_set():
-        with contextlib.suppress(Unavailable):
-            await quarantine.trim(utc_now(), most=settings.quarantine_entries, oldest=timedelta(days=settings.quarantine_days))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), TRIM_SECONDS)

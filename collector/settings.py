@@ -54,6 +54,28 @@ class LabelSettings(Section):
         return LabelPolicy({**DEFAULT_RULES, **added}, self.combination)
 
 
+class RetentionSettings(Section):
+    """How long the ledger's entries are kept, by when the server received them. Tallies outlive them."""
+
+    interactions_days: float = Field(0.0, ge=0)
+    """Days that interactions are kept; 0: for ever."""
+
+    slates_days: float = Field(0.0, ge=0)
+    """Days that slates are kept, with what became of their impressions; 0: for ever."""
+
+    sessions_days: float = Field(0.0, ge=0)
+    """Days that sessions are kept; 0: for ever."""
+
+    quarantine_days: float = Field(30.0, gt=0)
+    """Days that refused entries are kept."""
+
+    quarantine_entries: int = Field(100_000, ge=0)
+    """Refused entries kept at most; the oldest go first."""
+
+    sweep_seconds: float = Field(600.0, gt=0)
+    """How often what is old enough is deleted."""
+
+
 class CollectorSettings(RpcSettings):
     """How what happened is taken in and folded."""
 
@@ -77,9 +99,3 @@ class CollectorSettings(RpcSettings):
 
     lease_seconds: float = Field(4.0, ge=1, le=600)
     """How long a fold worker that no longer answers keeps others waiting."""
-
-    quarantine_entries: int = Field(100_000, ge=0)
-    """Refused entries kept at most; the oldest go first."""
-
-    quarantine_days: float = Field(30.0, gt=0)
-    """How long refused entries are kept."""

@@ -27,35 +27,56 @@ class Lease:
     clock: Callable[[], datetime]
     epoch: int = 0
     """Grows with every change of holder; 0: not held by us."""
+    _asks: bool = False
 
     async def claim(self) -> bool:
-        """Takes the lease if it is free or ours, and renews it; says whether it is ours now."""
+        """Takes the lease if it is free or ours, and renews it; says whether it is ours now.
+
+        While another asks for it, it is neither renewed nor taken: whoever works under it finds so at the next claim, and lets go.
+        """
         now = self.clock()
         until = now + timedelta(seconds=self.seconds)
         leases = self.mongo.collection("leases")
+        not_asked = {"$or": [{"asked_until": {"$exists": False}}, {"asked_until": {"$lt": now}}, {"asked_by": self.holder}]}
+        held: Document = {"until": until}
+        if self._asks:
+            held["asked_until"] = until
         if self.epoch:
-            kept = await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": until}})
-            if kept:
+            if await leases.update_one({"_id": self.name, "epoch": self.epoch, **not_asked}, {"$set": held}):
                 return True
-            self.epoch = 0
+            await self.release()
+            return False
         try:
             taken = await leases.find_one_and_update(
-                {"_id": self.name, "until": {"$lt": now}},
-                {"$set": {"until": until, "holder": self.holder}, "$inc": {"epoch": 1}, "$setOnInsert": {"revision": 0}},
+                {"_id": self.name, "until": {"$lt": now}, **not_asked},
+                {"$set": {**held, "holder": self.holder}, "$inc": {"epoch": 1}, "$setOnInsert": {"revision": 0}},
                 upsert=True,
             )
         except DuplicateKey:
-            return False  # another holds it
+            return False  # another holds it, or asks for it
         assert taken is not None
         self.epoch = int(taken["epoch"])
         return True
 
+    async def ask(self) -> None:
+        """Asks whoever holds the lease to let go, and others not to take it before us. Ends with `release`, or when we do not renew it."""
+        self._asks = True
+        asked = {"asked_by": self.holder, "asked_until": self.clock() + timedelta(seconds=4 * self.seconds)}
+        past = self.clock() - timedelta(seconds=1)
+        leases = self.mongo.collection("leases")
+        await leases.update_one(
+            {"_id": self.name}, {"$set": asked, "$setOnInsert": {"until": past, "holder": "", "epoch": 0, "revision": 0}}, upsert=True
+        )
+
     async def release(self) -> None:
         """Lets go at once, so that another need not wait."""
+        leases, past = self.mongo.collection("leases"), self.clock() - timedelta(seconds=1)
         if self.epoch:
-            past = self.clock() - timedelta(seconds=1)
-            await self.mongo.collection("leases").update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}})
+            await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}})
             self.epoch = 0
+        if self._asks:
+            self._asks = False
+            await leases.update_one({"_id": self.name, "asked_by": self.holder}, {"$unset": {"asked_by": "", "asked_until": ""}})
 
     async def next_revision(self, session: Any) -> int:
         """Within a transaction: the number of this change under the lease, one more than the last.

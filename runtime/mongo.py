@@ -165,6 +165,16 @@ class Mongo:
             if validator is not None:
                 await self._database.command({"collMod": name, "validator": dict(validator), "validationLevel": "strict"})
 
+    async def drop_collection(self, name: str) -> None:
+        """Deletes a collection, if it is there."""
+        async with _guarded(self._slots):
+            await self._database.drop_collection(name)
+
+    async def rename_over(self, name: str, place: str) -> None:
+        """Puts a collection in the place of another, which goes, in one step."""
+        async with _guarded(self._slots):
+            await self._database[name].rename(place, dropTarget=True)
+
     async def drop_database(self) -> None:
         """Deletes everything. For tests."""
         async with _guarded(self._slots):

@@ -149,9 +149,18 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
 async def _create(mongo: Mongo) -> None:
     """Version 1: everything above."""
     for collection in COLLECTIONS:
-        await mongo.ensure_collection(collection.name, collection.validator)
-        for index in collection.indexes:
-            await mongo.collection(collection.name).ensure_index(index.keys, name=index.name, unique=index.unique, partial=index.partial)
+        await _create_as(mongo, collection, collection.name)
+
+
+async def create_beside(mongo: Mongo, name: str, suffix: str) -> None:
+    """Creates another collection like `name`, called `name` + `suffix`."""
+    await _create_as(mongo, next(collection for collection in COLLECTIONS if collection.name == name), f"{name}{suffix}")
+
+
+async def _create_as(mongo: Mongo, collection: CollectionSchema, name: str) -> None:
+    await mongo.ensure_collection(name, collection.validator)
+    for index in collection.indexes:
+        await mongo.collection(name).ensure_index(index.keys, name=index.name, unique=index.unique, partial=index.partial)
 
 
 MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create,)

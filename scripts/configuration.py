@@ -17,7 +17,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from collector.settings import CollectorSettings, LabelSettings
+from collector.settings import CollectorSettings, LabelSettings, RetentionSettings
 from ranker.settings import FeatureSettings, RankerSettings
 from ranker.training.settings import TrainerSettings
 from runtime.configuration import Section
@@ -49,6 +49,7 @@ class Configuration(Section):
     server: ServerSettings = ServerSettings()
     collector: CollectorSettings = CollectorSettings()
     labels: LabelSettings = LabelSettings()
+    retention: RetentionSettings = RetentionSettings()
     ranker: RankerSettings = RankerSettings()
     features: FeatureSettings = FeatureSettings()
     trainer: TrainerSettings = TrainerSettings()

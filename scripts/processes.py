@@ -117,6 +117,7 @@ def collector(
         run(
             collector=_placed(configuration.collector, host, port, metrics_port),
             labels=configuration.labels,
+            retention=configuration.retention,
             mongo=configuration.mongo,
             log_settings=configuration.log,
             metrics=configuration.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -56,7 +57,8 @@ class Models:
     async def bring(self, forest: bytes, feature_names: Sequence[str], model_version: str) -> pb.Model:
         """Takes in a forest made elsewhere. Raises InvalidInput and AlreadyExists."""
         now = self._now()
-        bundle = import_forest(forest, list(feature_names), model_version or None, self._schema, now=now)
+        # Checking a forest number by number takes a while, and other calls go on meanwhile.
+        bundle = await asyncio.to_thread(import_forest, forest, list(feature_names), model_version or None, self._schema, now=now)
         return model_message(await self._registry.publish(bundle, now, reason="imported"))
 
     async def promote(self, model_version: str) -> pb.Model:
