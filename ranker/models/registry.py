@@ -7,6 +7,7 @@ exactly one at every moment.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,8 +151,9 @@ class ModelRegistry:
         packed = await self._mongo.blobs.get(document["bundle"])
         if packed is None:
             raise BadBundle(f"the files of model {model_version} are not there any more")
-        bundle = Bundle.unpack(packed)
-        if bundle.sha256 != document["files"]:
+        # Megabytes are unpacked and hashed here, while a ranker answers calls.
+        bundle, hashes = await asyncio.to_thread(_unpacked, packed)
+        if hashes != document["files"]:
             raise BadBundle(f"the files of model {model_version} are not those that were published")
         return bundle
 
@@ -267,6 +269,11 @@ class ModelRegistry:
         if previous is not None:
             changes["previous"] = previous
         await self._models.update_one({"_id": target}, {"$set": changes}, session=session)
+
+
+def _unpacked(packed: bytes) -> tuple[Bundle, Mapping[str, str]]:
+    bundle = Bundle.unpack(packed)
+    return bundle, bundle.sha256
 
 
 def _unknown(model_version: str) -> NotFound:
