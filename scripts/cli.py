@@ -37,6 +37,9 @@ COMMANDS = {
     "models": Entry("scripts.models:app", "List, show, promote, roll back and import models."),
     "simulate": Entry("scripts.simulate:simulate", "Let people with known tastes use a running server."),
     "import": Entry("scripts.importing.command:import_files", "Bring in records, or logs of the Open Bandit Dataset."),
+    "rebuild": Entry("scripts.derived:rebuild_derived", "Derive attributions and tallies anew from the ledger."),
+    "doctor": Entry("scripts.derived:doctor", "Hold what is derived against the ledger, and say what differs."),
+    "quarantine": Entry("scripts.quarantine:app", "List, show and replay refused entries."),
     "config": Entry("scripts.config:config", "Print the configuration in force, every setting explained."),
 }
 

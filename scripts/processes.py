@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
 from runtime.errors import Misconfigured, Unavailable
 from runtime.rpc.server import RpcSettings
 from scripts.configuration import Configuration, load, masked_uri
+from server.settings import ServiceName
 
 Settings = TypeVar("Settings", bound=RpcSettings)
 
@@ -27,6 +28,7 @@ def server(
     port: Port = None,
     metrics_port: MetricsPort = None,
     ranker: Annotated[list[str] | None, typer.Option(help="A ranking worker's host:port; may be given several times.")] = None,
+    services: Annotated[str, typer.Option(help="What to answer, as in ranking,catalog,stats,models; otherwise as configured (all).")] = "",
     ready_file: Ready = None,
     config: Config = None,
 ) -> None:
@@ -39,6 +41,8 @@ def server(
         RANKLOOP_MONGO_URI=mongodb://127.0.0.1:27017/?replicaSet=rs0 rankloop server --ranker 127.0.0.1:50052
 
         rankloop server --port 0 --ready-file server.json
+
+        rankloop server --services ranking,catalog,stats,models     (tracking goes to `rankloop collector`)
     """
     from server.process import run
 
@@ -46,6 +50,8 @@ def server(
     settings = _placed(configuration.server, host, port, metrics_port)
     if ranker:
         settings = settings.model_copy(update={"rankers": tuple(_address(one) for one in ranker)})
+    if services:
+        settings = settings.model_copy(update={"services": _services(services)})
     _run(
         configuration,
         run(
@@ -146,3 +152,11 @@ def _address(text: str) -> str:
     if not host or not port.isdigit() or not 0 < int(port) <= 65535:
         raise Misconfigured(f"--ranker {text}: expected host:port, as in 127.0.0.1:50052")
     return text
+
+
+def _services(listed: str) -> tuple[ServiceName, ...]:
+    known: tuple[ServiceName, ...] = get_args(ServiceName)
+    named = [name.strip() for name in listed.split(",") if name.strip()]
+    if unknown := [name for name in named if name not in known]:
+        raise Misconfigured(f"--services: {unknown[0]!r} is not a service; there are {', '.join(known)}")
+    return tuple(name for name in known if name in named)

@@ -37,7 +37,8 @@ from runtime.mongo import Mongo
 from runtime.process import stop_on_signals
 from runtime.schema import migrate
 from scripts.configuration import Configuration, load
-from scripts.training_tables import print_report, steps
+from scripts.steps import steps
+from scripts.training_tables import print_report
 
 
 class TrainingMode(StrEnum):

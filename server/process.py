@@ -94,18 +94,16 @@ async def run(
             new_id=_new_id,
             clock=utc_now,
         )
+        statistics = Statistics(opened, labels.combination, utc_now)
         models = Models(opened, default_schema(features.request), new_id=_new_id, clock=utc_now)
-        rpc = RpcServer(
-            server,
-            [
-                Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
-                Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
-                Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(opened, utc_now))),
-                Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(Statistics(opened, labels.combination, utc_now))),
-                Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
-            ],
-            log_calls=log_settings.calls,
-        )
+        services = {
+            "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
+            "ranking": Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
+            "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(opened, utc_now))),
+            "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics)),
+            "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
+        }
+        rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)
         await rpc.start()
         async with asyncio.TaskGroup() as work:
             recording = work.create_task(recorder.run())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from runtime.rpc.server import RpcSettings
 
+ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models"]
+
 
 class ServerSettings(RpcSettings):
     """The front door."""
+
+    services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models")
+    """The services it answers. Leave out `tracking` where `rankloop collector` takes it in, so that a burst of it cannot slow ranking."""
 
     port: int = Field(50051, ge=0, le=65535)
     """The public port; 0: any free one."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.collector.ledgers import MIDNIGHT, Entry, ledgers, of_kind, recount
 
 from collector.attribution import Attribution
 from collector.batch import Batch, fold, touched
 from collector.labels import Combination
 from collector.tally import TallyId, scope_of
+from tests.unit.collector.ledgers import MIDNIGHT, Entry, ledgers, of_kind, recount
 
 Tallies = dict[TallyId, Counter[tuple[int, str]]]
 Attributions = dict[tuple[str, str], Attribution]
