@@ -62,7 +62,8 @@ def _document(refused: Refused, now: datetime) -> Document:
     serialized = refused.entry.SerializeToString(deterministic=True)
     first = refused.faults[0]
     text = _text_of(refused.entry)
-    identity = "\0".join((refused.kind, first.reason, first.field)).encode() + serialized
+    # Its place in the call says nothing of the entry: sent again alone, it is the same one.
+    identity = "\0".join((refused.kind, first.reason, first.field.partition("].")[2])).encode() + serialized
     return {
         "_id": hashlib.blake2b(identity, digest_size=16).hexdigest(),
         "kind": refused.kind,
