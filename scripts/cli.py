@@ -40,6 +40,7 @@ COMMANDS = {
     "rebuild": Entry("scripts.derived:rebuild_derived", "Derive attributions and tallies anew from the ledger."),
     "doctor": Entry("scripts.derived:doctor", "Hold what is derived against the ledger, and say what differs."),
     "quarantine": Entry("scripts.quarantine:app", "List, show and replay refused entries."),
+    "bench": Entry("benchmarks.command:app", "Measure speed beside a peer or a limit in the same run."),
     "config": Entry("scripts.config:config", "Print the configuration in force, every setting explained."),
 }
 

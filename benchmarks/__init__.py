@@ -1,0 +1,1 @@
+"""Measured beside a peer or a limit, in the same run."""

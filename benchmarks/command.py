@@ -1,0 +1,84 @@
+"""`rankloop bench`: speed, measured beside a peer or a limit in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write the figures as JSON.")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def bench() -> None:
+    """Measures speed beside a peer or a limit in the same run, on processes of its own. Let nothing else run meanwhile.
+
+    Examples:
+
+        rankloop bench track
+
+        rankloop bench fold --events 200000 --json fold.json
+    """
+
+
+@app.command("track")
+def track(
+    events: Annotated[int, typer.Option(min=1000, help="Events sent in batches of 500.")] = 200_000,
+    calls: Annotated[int, typer.Option(min=100, help="Calls with a single event.")] = 20_000,
+    json_file: JsonFile = None,
+) -> None:
+    """TrackInteractions, durable, beside `insert_many` of the same documents and beside an empty call.
+
+    Examples:
+
+        rankloop bench track --events 100000 --calls 10000
+    """
+    from benchmarks.track import bench as measure
+
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
+        rates = asyncio.run(measure(Path(directory), events=events, single_calls=calls))
+    table = Table("what", "per second", "p50", "p99")
+    for rate in rates.values():
+        table.add_row(rate.name, f"{rate.per_second:,.0f}", f"{rate.p50_milliseconds:.1f} ms", f"{rate.p99_milliseconds:.1f} ms")
+    ratios = {
+        "batched_to_insert_many": rates["batched"].per_second / rates["insert_many"].per_second,
+        "single_to_empty": rates["single"].per_second / rates["empty"].per_second,
+    }
+    Console().print(table)
+    print(f"batches: {ratios['batched_to_insert_many']:.2f} × insert_many; single events: {ratios['single_to_empty']:.2f} × an empty call")
+    _write(json_file, {"rates": {name: asdict(rate) for name, rate in rates.items()}, "ratios": ratios})
+
+
+@app.command("fold")
+def fold(
+    events: Annotated[int, typer.Option(min=1000, help="Interactions, four to a slate of ten.")] = 100_000, json_file: JsonFile = None
+) -> None:
+    """The fold, beside a recount of the ledger that says whether it is exact.
+
+    Examples:
+
+        rankloop bench fold --events 50000
+    """
+    from benchmarks.fold import bench as measure
+
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
+        rate = asyncio.run(measure(Path(directory), events=events))
+    said = "equal to a recount of the ledger" if rate.agrees else "NOT equal to a recount of the ledger"
+    print(f"{rate.entries_per_second:,.0f} entries per second ({rate.interactions:,} interactions, {rate.slates:,} slates of ten); {said}")
+    _write(json_file, {**asdict(rate), "entries_per_second": rate.entries_per_second})
+    if not rate.agrees:
+        raise typer.Exit(1)
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n")
