@@ -93,8 +93,10 @@ class Mongo:
             hello = await mongo.command({"hello": 1})
             # A URI may be right and the password wrong: `hello` needs no rights, this does.
             await mongo.collection("meta").find_one({"_id": "schema"})
-        except BaseException:
+        except BaseException as error:
             await mongo.close()
+            if isinstance(error, Unavailable):
+                raise Unavailable("no MongoDB answers at mongo.uri; start it, or correct RANKLOOP_MONGO_URI") from error
             raise
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             await mongo.close()
