@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -108,6 +109,8 @@ def first_failure(error: BaseException) -> RankloopError | None:
 
 def main() -> None:
     """Runs the command line. Exit code 0: success; 1: it failed, and a sentence says why; 2: wrong usage."""
+    # gRPC's own lines, such as the one about a port in use, would stand beside the sentence that says so, and are not JSON.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
         app()
