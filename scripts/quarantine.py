@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -140,5 +141,6 @@ def _shown(entry: dict[str, Any]) -> dict[str, Any]:
     """As JSON: the entry itself parsed where it is whole."""
     shown = {**entry, "receive_time": entry["receive_time"].isoformat()}
     if not entry.get("cut"):
-        shown["entry"] = json.loads(entry["entry"])
+        with contextlib.suppress(ValueError):  # what JSON has no form for is kept as text
+            shown["entry"] = json.loads(entry["entry"])
     return shown
