@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -51,9 +52,9 @@ async def bench(directory: Path, *, events: int, single_calls: int) -> dict[str,
         peer = await _inserted(stack.mongo_uri, events, now)
         singles = [pb.TrackInteractionsRequest(interactions=[interaction(number, now, prefix="s")]) for number in range(single_calls)]
         single = await _measured("TrackInteractions, single events, 64 callers", tracking.TrackInteractions, singles, SINGLE_CALLERS, 1)
-        health = health_pb2_grpc.HealthStub(channel)
+        check: Any = health_pb2_grpc.HealthStub(channel)
         empties = [health_pb2.HealthCheckRequest()] * single_calls
-        empty = await _measured("an empty call, 64 callers", health.Check, empties, SINGLE_CALLERS, 1)
+        empty = await _measured("an empty call, 64 callers", check.Check, empties, SINGLE_CALLERS, 1)
     return {"batched": batched, "insert_many": peer, "single": single, "empty": empty}
 
 

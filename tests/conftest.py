@@ -7,12 +7,18 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from runtime.embedded import EmbeddedMongo
 from runtime.mongo import Mongo
 from runtime.schema import migrate
 from runtime.settings import MongoSettings
+
+
+# How long an example takes says something of the machine; speed belongs to benchmarks/.
+hypothesis.settings.register_profile("rankloop", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("rankloop")
 
 
 @pytest.fixture(scope="session")
