@@ -24,7 +24,7 @@ HEAD = """# Command line
 why and what to do; 2: it was called wrongly. Results go to standard output, everything else to standard error.
 
 Commands that speak to a server (`simulate`, `import`, `models`) find it at `--server`, else at `RANKLOOP_ADDRESS`, else at 127.0.0.1:50051.
-Commands that work on the database (`server`, `ranker`, `collector`, `train`) find it by `RANKLOOP_MONGO_URI` or the configuration.
+The processes, `train`, and what looks after the data work on the database, and find it by `RANKLOOP_MONGO_URI` or the configuration.
 """
 
 

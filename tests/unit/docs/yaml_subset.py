@@ -1,4 +1,4 @@
-"""As much of YAML as the documentation's manifests use: mappings, lists, plain and quoted scalars, lists in brackets. The rest is refused."""
+"""As much of YAML as the manifests of the documentation use: mappings, lists, plain and quoted scalars, lists in brackets; no more."""
 
 from __future__ import annotations
 
