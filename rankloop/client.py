@@ -17,6 +17,7 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_ENTRIES = 1000
 
 # Entries carry ids, so sending them again is harmless; so are reading and ranking again. Promoting a model twice is not.
+# A server that shuts down answers CANCELLED to calls that reach it between its last look and its goodbye; it has not begun them.
 _RETRIED_SERVICES = ("TrackingService", "RankingService", "CatalogService", "StatsService")
 _SERVICE_CONFIG = json.dumps(
     {
@@ -28,7 +29,7 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.1s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ]
