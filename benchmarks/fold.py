@@ -60,11 +60,10 @@ async def bench(directory: Path, *, events: int) -> FoldRate:
                 numbers = range(first, min(first + BATCH, events))
                 await tracking.track([interaction(number, _moment(start, number // PER_SLATE)) for number in numbers])
             lease = fold_lease(mongo, settings)
-            await lease.claim()
             worker = FoldWorker(mongo, lease, labels.combination, batch_entries=settings.fold_entries, poll_seconds=1)
             begin = time.perf_counter()
-            while await worker.fold_once():
-                await lease.claim()
+            while await worker.step():
+                pass
             seconds = time.perf_counter() - begin
             await lease.release()
             found = await recount(mongo, fold_lease(mongo, settings), labels.combination, _Silent())

@@ -7,7 +7,7 @@ same tallies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -42,6 +42,8 @@ class Folded:
 
     attributions: dict[ImpressionId, Attribution] = field(default_factory=dict)
     """As they are after; only those that changed."""
+    known: Collection[ImpressionId] = ()
+    """Impressions whose attribution was there before."""
     tallies: dict[TallyId, dict[tuple[int, str], int]] = field(default_factory=dict)
     """What to add, by (hour, counter)."""
 
@@ -97,7 +99,7 @@ def fold(batch: Batch, rule: Combination) -> Folded:
         _attribute_outcome(deltas, outcome, arrived.get(ranking_id) or known.get(ranking_id))
     for outcome in batch.folded_outcomes:
         _attribute_outcome(deltas, outcome, arrived.get(outcome["ranking_id"]))
-    return Folded(after, deltas.settle())
+    return Folded(after, batch.attributions.keys(), deltas.settle())
 
 
 def touch_of(interaction: Document) -> Touch:

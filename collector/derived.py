@@ -9,7 +9,7 @@ from collector.attribution import Attribution
 from collector.batch import Batch, Folded, ImpressionId, touched
 from collector.labels import Combination
 from collector.tally import TallyId
-from runtime.mongo import Document, Long, Mongo, ReplaceOne, UpdateOne
+from runtime.mongo import Document, InsertOne, Long, Mongo, ReplaceOne, UpdateOne
 
 SLATE_COLUMNS = {"features": 0, "context": 0, "response": 0}
 """What the fold leaves unread of a slate."""
@@ -61,11 +61,12 @@ class Derived:
         return {(one["_id"]["ranking_id"], one["_id"]["item_id"]): Attribution.from_document(one) for one in found}
 
     async def store(self, folded: Folded, revision: int, session: Any) -> None:
-        attributions = []
+        attributions: list[InsertOne[Document] | ReplaceOne[Document]] = []
         for (ranking_id, item_id), attribution in folded.attributions.items():
             identity = {"ranking_id": ranking_id, "item_id": item_id}
             document = {"_id": identity, "ranking_id": ranking_id, **attribution.to_document(self._rule)}
-            attributions.append(ReplaceOne({"_id": identity}, document, upsert=True))
+            known = (ranking_id, item_id) in folded.known
+            attributions.append(ReplaceOne({"_id": identity}, document) if known else InsertOne(document))
         await self._attributions.bulk_write(attributions, session=session)
         tallies = [tally_write(tally, counters, revision) for tally, counters in folded.tallies.items()]
         await self._tallies.bulk_write(tallies, session=session)

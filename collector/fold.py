@@ -29,6 +29,10 @@ log = get_logger("fold")
 
 KINDS = ("interactions", "slates", "outcomes")
 LAG_COUNT = 100_000
+FIRST_ENTRIES = 1_000
+"""Entries of a transaction at first; it grows while there is more to do and it stays short."""
+LONG_SECONDS = 1.5
+"""A transaction that takes longer is made smaller the next time."""
 IMPRESSIONS_PER_ENTRY = 5
 """Impressions that the slates of one transaction have at most, per entry that it takes; one slate is always taken."""
 
@@ -47,7 +51,8 @@ class FoldWorker:
         self._lease = lease
         self._rule = rule
         self._derived = Derived(mongo, rule)
-        self._batch_entries = batch_entries
+        self._most_entries = batch_entries
+        self._batch_entries = min(FIRST_ENTRIES, batch_entries)
         self._poll_seconds = poll_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -55,9 +60,11 @@ class FoldWorker:
         try:
             while not stop.is_set():
                 try:
-                    busy = await self._step()
+                    busy = await self.step()
                 except (Unavailable, Aborted) as error:
                     log.warning("fold interrupted", cause=error.message)
+                    # Perhaps it took longer than the lease lasts, and another broke it off: what is halved again and again fits at last.
+                    self._batch_entries = max(1, self._batch_entries // 2)
                     busy = False
                 if not busy:
                     with contextlib.suppress(TimeoutError):
@@ -67,7 +74,7 @@ class FoldWorker:
             with contextlib.suppress(Unavailable):
                 await self._lease.release()
 
-    async def _step(self) -> bool:
+    async def step(self) -> bool:
         """One round; says whether there was something to do."""
         held = self._lease.epoch != 0
         if not await self._lease.claim():
@@ -79,8 +86,17 @@ class FoldWorker:
         begin = time.perf_counter()
         count = await self.fold_once()
         if count:
-            SECONDS.observe(time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            SECONDS.observe(seconds)
+            self._adapt(count, seconds)
         return count > 0
+
+    def _adapt(self, count: int, seconds: float) -> None:
+        """Larger transactions change each tally once for more entries; they stay short beside the lease."""
+        if seconds > LONG_SECONDS:
+            self._batch_entries = max(min(FIRST_ENTRIES, self._most_entries), self._batch_entries // 2)
+        elif count >= self._batch_entries and seconds < LONG_SECONDS / 2:
+            self._batch_entries = min(self._most_entries, self._batch_entries * 2)
 
     async def fold_once(self) -> int:
         """Folds one batch of what is pending; returns the number of entries."""
@@ -103,7 +119,7 @@ class FoldWorker:
                 for kind, entries in pending.items():
                     await self._unmark(kind, entries, session)
 
-            await self._mongo.transact(work)
+            await self._mongo.transact(work, session=self._lease.session)
             for kind, entries in pending.items():
                 FOLDED.labels(kind).inc(len(entries))
         return count

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
 from collector.attribution import NANOS, Attribution
 from collector.labels import Combination
+
+MILLISECOND = timedelta(milliseconds=1)
 
 Key = str | tuple[str, ...]
 Counters = Mapping[str, int]
@@ -30,6 +33,10 @@ GROUPINGS: tuple[tuple[str, ...], ...] = ((), *((one,) for one in DIMENSIONS), *
 def scope_of(grouping: Iterable[str]) -> str:
     """The name of a grouping's scope."""
     return "performance:" + "+".join(grouping)
+
+
+_SCOPES = tuple((scope_of(grouping), tuple(DIMENSIONS.index(dimension) for dimension in grouping)) for grouping in GROUPINGS)
+"""Scope and the places of its dimensions in a cell, of every grouping."""
 
 
 class TallyId(NamedTuple):
@@ -60,55 +67,62 @@ SlateCell = tuple[str, str, str, str]
 class TallyDeltas:
     """What a batch of ledger entries adds to the tallies."""
 
-    by_tally: dict[TallyId, dict[tuple[int, str], int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    """For each tally, by (hour, counter)."""
-    _cells: dict[tuple[Cell, datetime], dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    _slates: dict[tuple[SlateCell, frozenset[tuple[str, str]], datetime], int] = field(default_factory=lambda: defaultdict(int))
-    _slate_values: dict[tuple[SlateCell, datetime], dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
+    _by_tally: dict[tuple[str, int, Key], dict[tuple[int, str], int]] = field(default_factory=lambda: defaultdict(dict))
+    """By (scope, the day's ordinal, key), then by (hour, counter)."""
+    _cells: dict[tuple[Cell, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    """By (cell, the day's ordinal, hour): impressions stand in few cells, so they are spread over groupings once per cell."""
+    _slates: dict[tuple[SlateCell, frozenset[tuple[str, str]], int, int], int] = field(default_factory=lambda: defaultdict(int))
+    _slate_values: dict[tuple[SlateCell, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, scope: str, key: Key, moment: datetime, counters: Counters) -> None:
         """Adds counters to one tally."""
-        tally = self.by_tally[TallyId(scope, day_of(moment), key)]
-        for counter, count in counters.items():
-            tally[moment.hour, counter] += count
+        self._add(scope, moment.toordinal(), moment.hour, key, counters)
 
     def add_impression(self, cell: Cell, show_time: datetime, counters: Counters) -> None:
         """Adds counters to every grouping that the cell belongs to."""
-        known = self._cells[cell, hour_of(show_time)]
-        for counter, count in counters.items():
-            known[counter] += count
+        _sum(self._cells[cell, show_time.toordinal(), show_time.hour], counters)
 
     def add_slate(self, cells: Iterable[Cell], show_time: datetime) -> None:
         """Counts a slate once in each group that it has impressions in."""
         places = frozenset((cell.position, cell.tier) for cell in cells)
         first = next(iter(cells))
-        self._slates[first[:4], places, hour_of(show_time)] += 1
+        self._slates[first[:4], places, show_time.toordinal(), show_time.hour] += 1
 
     def add_slate_value(self, cell: SlateCell, show_time: datetime, counters: Counters) -> None:
         """Adds counters to the groupings that do not look inside the slate."""
-        known = self._slate_values[cell, hour_of(show_time)]
-        for counter, count in counters.items():
-            known[counter] += count
+        _sum(self._slate_values[cell, show_time.toordinal(), show_time.hour], counters)
 
     def settle(self) -> dict[TallyId, dict[tuple[int, str], int]]:
         """Everything, spread over the groupings, without what adds nothing."""
-        for (cell, hour), counters in self._cells.items():
-            for grouping in GROUPINGS:
-                self.add(scope_of(grouping), tuple(getattr(cell, dimension) for dimension in grouping), hour, counters)
-        for (slate_cell, hour), counters in self._slate_values.items():
-            for grouping in GROUPINGS:
-                if not set(grouping) & set(IMPRESSION_DIMENSIONS):
-                    self.add(scope_of(grouping), _slate_key(slate_cell, grouping), hour, counters)
-        for (slate_cell, places, hour), count in self._slates.items():
-            for grouping in GROUPINGS:
-                keys = {tuple(getattr(Cell(*slate_cell, *place), dimension) for dimension in grouping) for place in places}
-                for key in keys:
-                    self.add(scope_of(grouping), key, hour, {"slates": count})
-        self._cells.clear()
-        self._slate_values.clear()
-        self._slates.clear()
-        settled = {tally: {at: count for at, count in counters.items() if count} for tally, counters in self.by_tally.items()}
+        for (cell, day, hour), counters in self._cells.items():
+            for scope, indexes in _SCOPES:
+                self._add(scope, day, hour, tuple([cell[index] for index in indexes]), counters)
+        for (slate_cell, day, hour), counters in self._slate_values.items():
+            for scope, indexes in _SCOPES:
+                if all(index < len(SLATE_DIMENSIONS) for index in indexes):
+                    self._add(scope, day, hour, tuple([slate_cell[index] for index in indexes]), counters)
+        for (slate_cell, places, day, hour), count in self._slates.items():
+            for scope, indexes in _SCOPES:
+                for key in {tuple([(*slate_cell, *place)[index] for index in indexes]) for place in places}:
+                    self._add(scope, day, hour, key, {"slates": count})
+        for spread in (self._cells, self._slate_values, self._slates):
+            spread.clear()
+        settled = {
+            TallyId(scope, _day(ordinal), key): {at: count for at, count in counters.items() if count}
+            for (scope, ordinal, key), counters in self._by_tally.items()
+        }
         return {tally: counters for tally, counters in settled.items() if counters}
+
+    def _add(self, scope: str, ordinal: int, hour: int, key: Key, counters: Counters) -> None:
+        tally = self._by_tally[scope, ordinal, key]
+        for counter, count in counters.items():
+            at = (hour, counter)
+            tally[at] = tally.get(at, 0) + count
+
+
+def _sum(total: dict[str, int], more: Counters) -> None:
+    for counter, count in more.items():
+        total[counter] = total.get(counter, 0) + count
 
 
 def interaction_counters(interaction_type: str, label: float) -> Counters:
@@ -124,26 +138,30 @@ def outcome_counters(value: float | None) -> Counters:
     return {"outcomes": 1, "outcome_units": units, "outcome_nanos": round((value - units) * NANOS)}
 
 
-def impression_counters(attribution: Attribution | None, show_time: datetime, rule: Combination) -> dict[str, int]:
+UNTOUCHED: Counters = {"impressions": 1, "untouched": 1}
+
+_COUNTED_TYPES = {
+    "click": "clicked",
+    "view": "viewed",
+    "rate": "rated",
+    "favorite": "favorites",
+    "watchlist": "watchlists",
+    "save": "saves",
+    "implement": "implements",
+    "dismiss": "dismissals",
+    "complete": "completed",
+    "purchase": "purchases",
+    "apply": "applications",
+}
+
+
+def impression_counters(attribution: Attribution | None, show_time: datetime, rule: Combination) -> Counters:
     """What one impression is worth in performance, given what became of it (None: nothing)."""
     if attribution is None:
-        return {"impressions": 1, "untouched": 1}
-    counts = attribution.counts
+        return UNTOUCHED
     counters = {"impressions": 1, "touched": 1, "label_nanos": round(attribution.label(rule) * NANOS)}
-    for counter, interaction_type in (
-        ("clicked", "click"),
-        ("viewed", "view"),
-        ("rated", "rate"),
-        ("favorites", "favorite"),
-        ("watchlists", "watchlist"),
-        ("saves", "save"),
-        ("implements", "implement"),
-        ("dismissals", "dismiss"),
-        ("completed", "complete"),
-        ("purchases", "purchase"),
-        ("applications", "apply"),
-    ):
-        if counts.get(interaction_type):
+    for interaction_type in attribution.counts:
+        if (counter := _COUNTED_TYPES.get(interaction_type)) is not None:
             counters[counter] = 1
     if attribution.last_rating is not None:
         counters["stars_nanos"] = round(attribution.last_rating.stars * NANOS)
@@ -162,9 +180,12 @@ def difference(after: Counters, before: Counters) -> dict[str, int]:
     return {name: change for name in after.keys() | before.keys() if (change := after.get(name, 0) - before.get(name, 0))}
 
 
+_SHARED = ("impressions", "clicked", "acted", "dismissals", "implements")
+
+
 def item_share(counters: Counters, position: int) -> dict[str, int]:
     """Of an impression's counters (or their change), those that its item and its type keep."""
-    kept = {name: counters[name] for name in ("impressions", "clicked", "acted", "dismissals", "implements") if counters.get(name)}
+    kept = {name: counters[name] for name in _SHARED if name in counters}
     if "impressions" in kept:
         kept["positions"] = position * kept["impressions"]
     return kept
@@ -175,15 +196,11 @@ def day_of(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def hour_of(moment: datetime) -> datetime:
-    """Its hour's first moment."""
-    return moment.replace(minute=0, second=0, microsecond=0)
-
-
-def _slate_key(cell: SlateCell, grouping: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(cell[SLATE_DIMENSIONS.index(dimension)] for dimension in grouping)
+@lru_cache(maxsize=4096)
+def _day(ordinal: int) -> datetime:
+    return datetime.fromordinal(ordinal).replace(tzinfo=UTC)
 
 
 def _milliseconds(moment: datetime, show_time: datetime) -> int:
     """From shown to then; an act that a caller's clock puts before the slate counts as at once."""
-    return max(0, round((moment - show_time).total_seconds() * 1000))
+    return max(0, (moment - show_time) // MILLISECOND)

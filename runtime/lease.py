@@ -2,6 +2,11 @@
 
 Clocks decide only how soon another takes over. That two never do it at once is held by the epoch: whoever writes under the lease does so
 in a transaction that touches the lease's document at the epoch it holds, and that fails when another has taken it.
+
+A holder that is killed within such a transaction leaves it open, and with it a lock on the lease's document and on all it wrote; MongoDB
+itself lets go of that only after a minute. So the lease names the session of its holder's transactions, and whoever comes when its time is
+over breaks off what that session left open. A holder that was only stopped finds its transaction gone, begins it again, and learns from
+the epoch that it no longer holds the lease.
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ class Lease:
     clock: Callable[[], datetime]
     epoch: int = 0
     """Grows with every change of holder; 0: not held by us."""
+    session: Any = None
+    """Of the transactions that are made under this lease, while it is held."""
     _asks: bool = False
 
     async def claim(self) -> bool:
@@ -46,10 +53,14 @@ class Lease:
                 return True
             await self.release()
             return False
+        await self._break_off_the_late(now)
+        if self.session is None:
+            self.session = await self.mongo.open_session()
+        held |= {"holder": self.holder, "session": self.session.session_id}
         try:
             taken = await leases.find_one_and_update(
                 {"_id": self.name, "until": {"$lt": now}, **not_asked},
-                {"$set": {**held, "holder": self.holder}, "$inc": {"epoch": 1}, "$setOnInsert": {"revision": 0}},
+                {"$set": held, "$inc": {"epoch": 1}, "$setOnInsert": {"revision": 0}},
                 upsert=True,
             )
         except DuplicateKey:
@@ -64,6 +75,7 @@ class Lease:
         asked = {"asked_by": self.holder, "asked_until": self.clock() + timedelta(seconds=4 * self.seconds)}
         past = self.clock() - timedelta(seconds=1)
         leases = self.mongo.collection("leases")
+        await self._break_off_the_late(self.clock())
         await leases.update_one(
             {"_id": self.name}, {"$set": asked, "$setOnInsert": {"until": past, "holder": "", "epoch": 0, "revision": 0}}, upsert=True
         )
@@ -72,11 +84,17 @@ class Lease:
         """Lets go at once, so that another need not wait."""
         leases, past = self.mongo.collection("leases"), self.clock() - timedelta(seconds=1)
         if self.epoch:
-            await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}})
+            await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}, "$unset": {"session": ""}})
             self.epoch = 0
         if self._asks:
             self._asks = False
             await leases.update_one({"_id": self.name, "asked_by": self.holder}, {"$unset": {"asked_by": "", "asked_until": ""}})
+
+    async def _break_off_the_late(self, now: datetime) -> None:
+        """Breaks off what a holder left open whose time is over."""
+        found = await self.mongo.collection("leases").find_one({"_id": self.name, "until": {"$lt": now}, "session": {"$exists": True}})
+        if found is not None and found["epoch"] != self.epoch:
+            await self.mongo.break_off(found["session"])
 
     async def next_revision(self, session: Any) -> int:
         """Within a transaction: the number of this change under the lease, one more than the last.

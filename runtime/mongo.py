@@ -128,30 +128,43 @@ class Mongo:
             reply: Document = await self._database.command(dict(command))
             return reply
 
-    async def transact(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
+    async def open_session(self) -> Any:
+        """A session of one worker, for its transactions one after the other. `session.session_id` names it to `break_off`."""
+        async with _translated():
+            started = self._client.start_session()
+            return await started if self._motor else started
+
+    async def break_off(self, session_id: Any) -> None:
+        """Breaks off what a session left open, whoever's it was: the database itself waits a minute for one that was killed."""
+        async with _guarded(self._slots):
+            await self._client.admin.command({"killSessions": [session_id]})
+
+    async def transact(self, work: Callable[[Any], Awaitable[Result]], *, session: Any = None) -> Result:
         """Runs `work(session)` in a transaction: all of it or nothing, repeated when it met another.
 
         `work` may run several times, so it must not keep anything of a run that did not commit. Whatever is asked of the database in
-        it passes `session` on.
+        it passes `session` on: a fresh one, or the one given here.
         """
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
-                return await self._transact_once(work)
+                return await self._transact_once(work, session)
             except TransientTransaction:
                 if attempt + 1 == TRANSACTION_ATTEMPTS:
                     raise
                 await asyncio.sleep(0.01 * 2**attempt)
         raise AssertionError("unreachable")
 
-    async def _transact_once(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
+    async def _transact_once(self, work: Callable[[Any], Awaitable[Result]], given: Any) -> Result:
         async with _translated():
-            started = self._client.start_session()
-            session = await started if self._motor else started
-            async with session:
+            session = given or await self.open_session()
+            try:
                 result: Result = await session.with_transaction(
                     work, read_concern=ReadConcern("snapshot"), write_concern=DURABLE, max_commit_time_ms=20_000
                 )
                 return result
+            finally:
+                if given is None:
+                    await session.end_session()
 
     async def ensure_collection(self, name: str, validator: Mapping[str, Any] | None = None) -> None:
         """Creates the collection if it is not there, and gives it this validator."""
@@ -456,9 +469,10 @@ def _passing(code: int | None) -> bool:
 
     NotWritablePrimary, PrimarySteppedDown, InterruptedAtShutdown, InterruptedDueToReplStateChange, ShutdownInProgress,
     NotPrimaryOrSecondary, NotPrimaryNoSecondaryOk, MaxTimeMSExpired, WriteConcernFailed, UnsatisfiableWriteConcern, OutOfDiskSpace,
-    ReadConcernMajorityNotAvailableYet, SnapshotUnavailable, WriteConflict, LockTimeout, CursorNotFound, CursorKilled.
+    ReadConcernMajorityNotAvailableYet, SnapshotUnavailable, WriteConflict, LockTimeout, CursorNotFound, CursorKilled, Interrupted,
+    NoSuchTransaction (somebody broke off our session).
     """
-    return code in {10107, 189, 11600, 11602, 91, 13436, 13435, 50, 64, 100, 14031, 134, 246, 112, 24, 43, 237}
+    return code in {10107, 189, 11600, 11602, 91, 13436, 13435, 50, 64, 100, 14031, 134, 246, 112, 24, 43, 237, 11601, 251}
 
 
 def _from_bulk(error: pymongo.errors.BulkWriteError) -> Exception:
