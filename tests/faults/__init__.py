@@ -1,0 +1,1 @@
+"""The conservation harness: what was acknowledged is kept, what is counted is right, whatever is killed, stopped or cut."""

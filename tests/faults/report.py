@@ -1,0 +1,115 @@
+"""What a run did and found: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from tests.faults.journal import Attempt
+from tests.faults.verdict import Verdict
+
+
+@dataclass(slots=True, kw_only=True)
+class Hit:
+    """A fault that was made, in seconds of the monotonic clock."""
+
+    kind: str
+    begin: float
+    mended: float
+    """Until then nothing may have been acknowledged; 0: it could be."""
+    healed: float
+    unavailable_seconds: float = 0.0
+    """The longest time without an acknowledgement, from the hit to the next one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enough:
+    """What a run needs for its verdict to count."""
+
+    acknowledged: int
+    hits: int
+    resent: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SceneReport:
+    """One scene: a stack, an oracle, its faults."""
+
+    name: str
+    seed: int
+    seconds: float
+    hits: list[Hit]
+    verdict: Verdict
+    enough: Enough
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Faults that could not be made here, and why."""
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the run is not passed; empty: it is."""
+        verdict, enough = self.verdict, self.enough
+        found = list(verdict.wrong)
+        for what, had, needed in (
+            ("entries were acknowledged", sum(verdict.acknowledged.values()), enough.acknowledged),
+            ("faults hit", len(self.hits), enough.hits),
+            ("entries were sent again", verdict.resent, enough.resent),
+        ):
+            if had < needed:
+                found.append(f"the run does not count: {had} {what}, and it needs {needed}")
+        return found
+
+
+def measure(hits: Sequence[Hit], attempts: Iterable[Attempt], end: float) -> list[str]:
+    """Fills in how long writes were unavailable, and returns what was acknowledged when nothing could be."""
+    sound = sorted((attempt for attempt in attempts if attempt.acknowledged), key=lambda one: one.end)
+    moments = [attempt.end for attempt in sound]
+    wrong = []
+    for place, hit in enumerate(hits):
+        until = hits[place + 1].begin if place + 1 < len(hits) else end
+        inside = moments[bisect_right(moments, hit.begin) : bisect_right(moments, until)]
+        edges = [hit.begin, *inside, until]
+        hit.unavailable_seconds = max(later - earlier for earlier, later in pairwise(edges))
+        early = [one for one in sound if hit.begin <= one.begin and one.end <= hit.mended]
+        if early:
+            wrong.append(f"{len(early)} × acknowledged during '{hit.kind}', when nothing could be durable: {early[:3]}")
+    return wrong
+
+
+def table(reports: Sequence[SceneReport]) -> str:
+    """In Markdown, as docs/explanation/durability.md shows it."""
+    lines = ["| fault | hits | unavailable, median | unavailable, longest |", "| --- | ---: | ---: | ---: |"]
+    for report in reports:
+        for kind in Counter(hit.kind for hit in report.hits):
+            times = [hit.unavailable_seconds for hit in report.hits if hit.kind == kind]
+            lines.append(f"| {report.name}: {kind} | {len(times)} | {statistics.median(times):.2f} s | {max(times):.2f} s |")
+        lines += [f"| {report.name}: {kind} | 0 | skipped: {why} | |" for kind, why in report.skipped.items()]
+    lines += ["", "| | " + " | ".join(report.name for report in reports) + " |", "| --- |" + " ---: |" * len(reports)]
+    rows: dict[str, Callable[[SceneReport], int]] = {
+        "entries issued": lambda one: sum(one.verdict.issued.values()),
+        "entries acknowledged": lambda one: sum(one.verdict.acknowledged.values()),
+        "entries stored": lambda one: sum(one.verdict.stored.values()),
+        "entries sent again on purpose": lambda one: one.verdict.resent,
+        "calls answered OK": lambda one: one.verdict.codes["OK"],
+        "calls answered otherwise": lambda one: sum(one.verdict.codes.values()) - one.verdict.codes["OK"],
+        "faults": lambda one: len(one.hits),
+        "acknowledged and lost": lambda one: one.verdict.lost,
+        "doubled": lambda one: one.verdict.doubled,
+        "tallies and attributions compared": lambda one: one.verdict.tallies + one.verdict.attributions,
+        "found wrong": lambda one: len(one.failures),
+        "seconds": lambda one: round(one.seconds),
+        "seed": lambda one: one.seed,
+    }
+    for name, figure in rows.items():
+        lines.append(f"| {name} | " + " | ".join(str(figure(report)) for report in reports) + " |")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, reports: Sequence[SceneReport]) -> None:
+    """Everything, for programs."""
+    path.write_text(json.dumps([{**asdict(report), "failures": report.failures} for report in reports], indent=1))

@@ -1,0 +1,136 @@
+"""A scene: a stack, an oracle that sends all the time, a series of faults at random moments, and a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.child import Child
+from tests.faults.faults import Fault, FullDisk, Repertoire
+from tests.faults.journal import Reader
+from tests.faults.payloads import Payloads
+from tests.faults.report import Enough, Hit, SceneReport, measure
+from tests.faults.stack import Stack
+from tests.faults.verdict import judge
+
+LOOK_SECONDS = 0.02
+WAIT_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What is to happen."""
+
+    name: str
+    nodes: int
+    """Mongods in the replica set."""
+    faults: Sequence[str]
+    """Names of the repertoire, in their order; `disk_full` where there is a mount."""
+    enough: Enough
+    callers: int = 8
+    mount: Path | None = None
+    """A small file system for MongoDB's data."""
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
+    """Plays it below `folder`, which is empty. From the main thread only."""
+    begin = time.monotonic()
+    random_ = random.Random(seed)
+    async with AsyncExitStack() as resources:
+        stack = await Stack.start(folder, nodes=scene.nodes, data=scene.mount)
+        resources.push_async_callback(stack.end)
+        mongo = await stack.open_mongo()
+        resources.push_async_callback(mongo.close)
+        oracle, journal = _start_oracle(folder, seed, scene.callers, stack.addresses)
+        resources.push_async_callback(oracle.stop, grace_seconds=0)
+        audience = Audience(journal, oracle)
+        repertoire = Repertoire(stack, mongo, random_, audience.wait_acknowledged, audience.wait_failing)
+        hits: list[Hit] = []
+        await audience.wait_acknowledged(20)
+        for name in scene.faults:
+            # A random moment: so many calls from now, and a little within the next one.
+            await audience.wait_acknowledged(random_.randint(1, 40))
+            await asyncio.sleep(random_.uniform(0, 0.01))
+            if name == "disk_full":
+                assert scene.mount is not None
+                fault: Fault = FullDisk(stack, scene.mount, audience.wait_failing)
+            else:
+                fault = repertoire.make(name)
+            hits.append(await _make(fault, audience, name))
+        await oracle.stop(grace_seconds=WAIT_SECONDS)
+        end = time.monotonic()
+        journal.update()
+        verdict = await judge(mongo, Payloads(seed), journal, stack.addresses)
+        verdict.wrong += measure(hits, journal.attempts, end)
+        if oracle.exit_code != 0:
+            verdict.wrong.append(f"the oracle ended with {oracle.exit_code}: {(folder / 'oracle.log').read_text()[-2000:]}")
+    return SceneReport(
+        name=scene.name,
+        seed=seed,
+        seconds=time.monotonic() - begin,
+        hits=hits,
+        verdict=verdict,
+        enough=scene.enough,
+        skipped=scene.skipped,
+    )
+
+
+async def _make(fault: Fault, audience: Audience, name: str) -> Hit:
+    """Hits, heals, and waits until calls that begin after that are acknowledged again."""
+    try:
+        await fault.hit()
+        begin = time.monotonic()
+        await fault.heal()
+        await audience.wait_acknowledged(1, begun_after=time.monotonic())
+    except TimeoutError as error:
+        raise TimeoutError(f"{name}: {error or 'it did not heal'}") from error
+    return Hit(kind=fault.kind, begin=begin, mended=fault.mended if fault.silent else 0.0, healed=time.monotonic())
+
+
+def _start_oracle(folder: Path, seed: int, callers: int, addresses: Sequence[str]) -> tuple[Child, Reader]:
+    path = folder / "journal.jsonl"
+    command = [sys.executable, "-m", "tests.faults.oracle", "--seed", str(seed), "--journal", str(path), "--callers", str(callers)]
+    for address in addresses:
+        command += ["--server", address]
+    return Child.start(command, output=folder / "oracle.log"), Reader(path)
+
+
+class Audience:
+    """Watches the oracle's journal."""
+
+    def __init__(self, journal: Reader, oracle: Child) -> None:
+        self._journal = journal
+        self._oracle = oracle
+
+    async def wait_acknowledged(self, count: int, *, begun_after: float = 0.0) -> None:
+        """Waits until so many more calls were acknowledged. Raises TimeoutError."""
+        self._journal.update()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while count > 0:
+                self._look()
+                count -= sum(one.acknowledged and one.begin >= begun_after for one in self._journal.update())
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def wait_failing(self, count: int) -> None:
+        """Waits until so many calls in a row, begun since now and with time enough, were answered UNAVAILABLE. Raises TimeoutError."""
+        begin = time.monotonic()
+        self._journal.update()
+        failed = 0
+        async with asyncio.timeout(WAIT_SECONDS):
+            while failed < count:
+                self._look()
+                for one in self._journal.update():
+                    if one.begin >= begin and one.code in ("OK", "UNAVAILABLE"):
+                        failed = 0 if one.acknowledged else failed + 1
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> None:
+        if self._oracle.exit_code is not None:
+            raise RuntimeError(f"the oracle ended with {self._oracle.exit_code}")
