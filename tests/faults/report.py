@@ -6,10 +6,11 @@ import json
 import statistics
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.faults.journal import Attempt
 from tests.faults.verdict import Verdict
@@ -47,8 +48,6 @@ class SceneReport:
     hits: list[Hit]
     verdict: Verdict
     enough: Enough
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Faults that could not be made here, and why."""
 
     @property
     def failures(self) -> list[str]:
@@ -81,14 +80,14 @@ def measure(hits: Sequence[Hit], attempts: Iterable[Attempt], end: float) -> lis
     return wrong
 
 
-def table(reports: Sequence[SceneReport]) -> str:
-    """In Markdown, as docs/explanation/durability.md shows it."""
+def table(reports: Sequence[SceneReport], skipped: Mapping[str, str] = MappingProxyType({})) -> str:
+    """In Markdown, as docs/explanation/durability.md shows it; `skipped` are faults that could not be made here, and why."""
     lines = ["| fault | hits | unavailable, median | unavailable, longest |", "| --- | ---: | ---: | ---: |"]
     for report in reports:
         for kind in Counter(hit.kind for hit in report.hits):
             times = [hit.unavailable_seconds for hit in report.hits if hit.kind == kind]
             lines.append(f"| {report.name}: {kind} | {len(times)} | {statistics.median(times):.2f} s | {max(times):.2f} s |")
-        lines += [f"| {report.name}: {kind} | 0 | skipped: {why} | |" for kind, why in report.skipped.items()]
+    lines += [f"| {kind} | 0 | skipped: {why} | |" for kind, why in skipped.items()]
     lines += ["", "| | " + " | ".join(report.name for report in reports) + " |", "| --- |" + " ---: |" * len(reports)]
     rows: dict[str, Callable[[SceneReport], int]] = {
         "entries issued": lambda one: sum(one.verdict.issued.values()),
@@ -110,6 +109,7 @@ def table(reports: Sequence[SceneReport]) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, reports: Sequence[SceneReport]) -> None:
+def write_json(path: Path, reports: Sequence[SceneReport], skipped: Mapping[str, str]) -> None:
     """Everything, for programs."""
-    path.write_text(json.dumps([{**asdict(report), "failures": report.failures} for report in reports], indent=1))
+    scenes = [{**asdict(report), "failures": report.failures} for report in reports]
+    path.write_text(json.dumps({"scenes": scenes, "skipped": dict(skipped)}, indent=1))

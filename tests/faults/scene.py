@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.child import Child
@@ -36,7 +36,6 @@ class Scene:
     callers: int = 8
     mount: Path | None = None
     """A small file system for MongoDB's data."""
-    skipped: dict[str, str] = field(default_factory=dict)
 
 
 async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
@@ -78,7 +77,6 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
         hits=hits,
         verdict=verdict,
         enough=scene.enough,
-        skipped=scene.skipped,
     )
 
 
