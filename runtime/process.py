@@ -30,11 +30,12 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def write_ready_file(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Writes JSON for whoever waits for this process; the file is whole from the moment it is there."""
+    """Writes JSON for whoever waits for this process; the file is whole from the moment it is there, and its owner's alone."""
     if path is None:
         return
     passing = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        passing.touch(mode=0o600)
         passing.write_text(json.dumps(content))
         passing.replace(path)
     except OSError as error:

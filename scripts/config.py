@@ -25,7 +25,7 @@ def config(
 
         rankloop config
 
-        rankloop config > rankloop.toml
+        rankloop config > all-settings.toml
 
         RANKLOOP_SERVER_PORT=6000 rankloop config --json
     """

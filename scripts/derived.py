@@ -11,12 +11,15 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
+from collector.fold import KINDS, LAG_COUNT, oldest_pending
 from collector.process import fold_lease
 from collector.rebuild import Recount, rebuild, recount
+from collector.retention import cut_of
 from runtime.logs import configure_logs
 from runtime.mongo import Mongo
 from runtime.schema import migrate
-from scripts.configuration import Configuration, load
+from scripts.configuration import Configuration
+from scripts.running import load_with_database
 from scripts.steps import Steps, steps
 
 Config = Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")]
@@ -36,7 +39,7 @@ def rebuild_derived(config: Config = None) -> None:
 
         RANKLOOP_MONGO_URI=mongodb://db:27017/?replicaSet=rs0 rankloop rebuild
     """
-    configuration = load(config)
+    configuration = load_with_database(config)
 
     async def work(mongo: Mongo, progress: Steps) -> None:
         await rebuild(mongo, fold_lease(mongo, configuration.collector), configuration.labels.combination, progress)
@@ -52,19 +55,21 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Config = None,
 ) -> None:
-    """Looks after the data: holds what is derived against the ledger and says exactly what differs.
+    """Looks after the data: what waits to be counted, what was refused; with --recount, whether every count is right.
 
-    The exit code is 1 where something differs.
+    The exit code is 1 where a recount differs.
 
     Examples:
 
-        rankloop doctor --recount
+        rankloop doctor
 
         rankloop doctor --recount --json
     """
+    configuration = load_with_database(config)
     if not recounted:
-        raise typer.BadParameter("say what to look at; there is --recount", param_hint="--recount")
-    configuration = load(config)
+        health = _with_mongo(configuration, lambda mongo, _: _health(mongo))
+        print(json.dumps(health, indent=2) if as_json else "\n".join(f"{name}: {value}" for name, value in health.items()))
+        return
 
     async def work(mongo: Mongo, progress: Steps) -> Recount:
         return await recount(mongo, fold_lease(mongo, configuration.collector), configuration.labels.combination, progress)
@@ -76,6 +81,19 @@ def doctor(
         _print(found)
     if not found.agrees:
         raise typer.Exit(1)
+
+
+async def _health(mongo: Mongo) -> dict[str, object]:
+    """What can be told at a glance."""
+    oldest = await oldest_pending(mongo)
+    cut = await cut_of(mongo)
+    waiting = [await mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS]
+    return {
+        "entries yet to be counted": sum(waiting),
+        "oldest of them received": oldest.isoformat() if oldest else "none waits",
+        "refused entries in quarantine": await mongo.collection("quarantine").estimated_count(),
+        "ledger complete since": cut.isoformat() if cut else "the beginning",
+    }
 
 
 def _with_mongo(configuration: Configuration, work: Callable[[Mongo, Steps], Awaitable[Result]]) -> Result:

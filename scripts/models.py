@@ -59,7 +59,7 @@ def list_models(
     if as_json:
         print(json.dumps([_as_json(model) for model in found], indent=2))
         return
-    table = Table("version", "status", "created", "trees", "slates", "NDCG@10", "why", box=None, pad_edge=False)
+    table = Table("version", "status", "created", "trees", "slates", "NDCG@10", box=None, pad_edge=False)
     for model in found:
         table.add_row(
             model.model_version,
@@ -68,7 +68,6 @@ def list_models(
             f"{model.tree_count:,}",
             f"{model.slate_count:,}",
             next((figure(metric) for metric in model.metrics if metric.name == "test.model.ndcg_at_10"), ""),
-            model.status_reason,
             style="bold" if model.status == model_pb2.MODEL_STATUS_CHAMPION else None,
         )
     Console().print(table if found else "no models yet; `rankloop train` makes one")

@@ -18,7 +18,8 @@ from collector.process import open_tracking
 from runtime.logs import configure_logs
 from runtime.mongo import Mongo
 from runtime.schema import migrate
-from scripts.configuration import Configuration, load
+from scripts.configuration import Configuration
+from scripts.running import load_with_database
 from scripts.steps import steps
 
 Config = Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")]
@@ -60,7 +61,7 @@ def list_refused(
     async def work(mongo: Mongo) -> tuple[list[tuple[str, str, int]], list[dict[str, Any]]]:
         return await by_reason(mongo), await quarantined(mongo, reason=reason, limit=limit)
 
-    counts, entries = _with_mongo(load(config), work)
+    counts, entries = _with_mongo(load_with_database(config), work)
     if as_json:
         listed = [{"kind": kind, "reason": why, "count": count} for kind, why, count in counts]
         print(json.dumps({"counts": listed, "entries": [_shown(entry) for entry in entries]}, indent=2))
@@ -86,7 +87,7 @@ def show_refused(quarantine_id: Annotated[str, typer.Argument(help="Its id, as l
 
         rankloop quarantine show 0f3c5a…
     """
-    print(json.dumps(_shown(_with_mongo(load(config), lambda mongo: quarantined_entry(mongo, quarantine_id))), indent=2))
+    print(json.dumps(_shown(_with_mongo(load_with_database(config), lambda mongo: quarantined_entry(mongo, quarantine_id))), indent=2))
 
 
 @app.command("replay")
@@ -103,7 +104,7 @@ def replay_refused(
 
         rankloop quarantine replay --reason UNKNOWN_TYPE
     """
-    configuration = load(config)
+    configuration = load_with_database(config)
     query = {name: value for name, value in (("reason", reason), ("_id", quarantine_id)) if value}
 
     async def work(mongo: Mongo) -> Replay:

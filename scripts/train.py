@@ -36,7 +36,8 @@ from runtime.logs import configure_logs
 from runtime.mongo import Mongo
 from runtime.process import stop_on_signals
 from runtime.schema import migrate
-from scripts.configuration import Configuration, load
+from scripts.configuration import Configuration
+from scripts.running import load_with_database
 from scripts.steps import steps
 from scripts.training_tables import print_report
 
@@ -87,7 +88,7 @@ def train(
         "validation_split": validation_split,
         "num_boost_round": num_boost_round,
     }
-    configuration = load(config)
+    configuration = load_with_database(config)
     configure_logs(configuration.log, process="trainer")
     settings = _settings(configuration.trainer, {name: value for name, value in asked.items() if value is not None})
     if evaluate_only and mode is TrainingMode.WARM_START:

@@ -24,7 +24,7 @@ COUNTS = {
     "slates": "slates shown in the window",
     "slates_without_features": "  left out: without logged features",
     "slates_with_bad_features": "  left out: with features that do not fit",
-    "slates_of_one_item": "  left out: of one item",
+    "slates_of_one_item": "  left out: fewer than two impressions to compare",
     "slates_without_label": "  left out: without any label",
     "used_slates": "slates used",
     "slates_of_other_schemas": "  of another feature schema, mapped by name",

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ranker.settings import RankerSettings
 from runtime.embedded import EmbeddedMongo
 from runtime.errors import Misconfigured, Unavailable
 from runtime.holder import Holder
@@ -21,6 +22,7 @@ from runtime.process import stop_on_signals, write_ready_file
 from runtime.schema import migrate
 from runtime.settings import LogSettings
 from scripts.configuration import Configuration, load, masked_uri
+from scripts.running import stack_file
 from scripts.supervision import Pause, Worker, bound_log, ending
 
 LOG_LOOK_SECONDS = 60.0
@@ -32,7 +34,7 @@ def up(
     data_dir: Annotated[Path, typer.Option(envvar="RANKLOOP_DATA_DIR", help="Where the database and the logs are kept.")] = Path("data"),
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The public port, 0: any free one; otherwise as configured.")] = None,
     rankers: Annotated[int, typer.Option(min=1, max=64, help="How many ranking workers to run.")] = 1,
-    no_console: Annotated[bool, typer.Option("--no-console", help="Leave out the web console.")] = False,
+    no_console: Annotated[bool, typer.Option("--no-console", hidden=True, help="Leave out the web console.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="A file to write as JSON, with every address, when all answer.")] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")] = None,
 ) -> None:
@@ -74,8 +76,15 @@ class Stack:
         self._mongo_uri = configuration.mongo.uri
         self._mongo_log = self._data_dir / "mongo" / "mongod.log"
         shared = ["--config", str(config.absolute())] if config is not None else []
-        names = ["ranker", *(f"ranker-{number}" for number in range(2, ranker_count + 1))]
-        self._rankers = [self._worker(name, "ranker", shared, configuration.ranker.drain_seconds) for name in names]
+        self._rankers = [
+            self._worker(
+                "ranker" if number == 0 else f"ranker-{number + 1}",
+                "ranker",
+                [*shared, *_ports_of_its_own(configuration.ranker, number)],
+                configuration.ranker.drain_seconds,
+            )
+            for number in range(ranker_count)
+        ]
         self._collector = self._worker("collector", "collector", shared, configuration.collector.drain_seconds)
         public = shared if port is None else [*shared, "--port", str(port)]
         self._server = self._worker("server", "server", public, configuration.server.drain_seconds)
@@ -179,8 +188,9 @@ class Stack:
 
     def _forget(self) -> None:
         """Takes the ready file away: it is there exactly while all answer, or are being started again."""
-        if self._ready_file is not None:
-            self._ready_file.unlink(missing_ok=True)
+        for path in (self._ready_file, stack_file(self._data_dir)):
+            if path is not None:
+                path.unlink(missing_ok=True)
 
     def _environment(self) -> Mapping[str, str]:
         return {**os.environ, "RANKLOOP_MONGO_URI": self._mongo_uri}
@@ -194,11 +204,12 @@ class Stack:
         pids = {"up": os.getpid(), **({"mongod": self._mongo.pid} if self._mongo is not None else {})}
         content: dict[str, Any] = {
             "server": self._server.address,
-            "mongo_uri": masked_uri(self._mongo_uri),
+            "mongo_uri": self._mongo_uri,
             "metrics": {worker.name: worker.metrics for worker in self._workers},
             "console": None,
             "pids": {**pids, **{worker.name: worker.pid for worker in self._workers}},
         }
+        write_ready_file(stack_file(self._data_dir), content)
         write_ready_file(self._ready_file, content)
 
     def _greet(self, seconds: float) -> None:
@@ -213,6 +224,12 @@ class Stack:
         for name, value in lines.items():
             print(f"  {name:<9} {value}")
         sys.stdout.flush()
+
+
+def _ports_of_its_own(settings: RankerSettings, number: int) -> list[str]:
+    """Of several workers with a configured port, each takes the next one."""
+    ports = {"--port": settings.port, "--metrics-port": settings.metrics_port}
+    return [word for option, port in ports.items() if port and number for word in (option, str(port + number))]
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -29,6 +29,9 @@ from ranker.training.split import Split, moment, split
 from runtime.errors import Aborted, FailedPrecondition, RankloopError
 from runtime.mongo import Mongo
 
+CLOCKS_AHEAD = timedelta(days=1)
+"""How far ahead of ours the ledger lets a caller's clock be: what it holds by now is what happened by now."""
+
 TRAIN_SAMPLE_SLATES = 5_000
 """The train slice's own figures are made on so many of its slates at most: they say how much was learned by heart, nothing more."""
 
@@ -107,8 +110,8 @@ def _told(error: BaseException) -> str:
 
 async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progress: Progress) -> TrainingReport:
     settings, registry = options.settings, ModelRegistry(mongo)
-    end = run.begin_time or run.create_time
-    start = end - timedelta(days=settings.lookback_days)
+    begin = run.begin_time or run.create_time
+    start, end = begin - timedelta(days=settings.lookback_days), begin + CLOCKS_AHEAD
     suitability.require_interactions(await count_interactions(mongo, start, end), settings)
     champion, notes = await _champion(registry)
     data, counts = await load(mongo, start, end, progress, untouched=settings.untouched)

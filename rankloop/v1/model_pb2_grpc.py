@@ -112,7 +112,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestTraining(self, request, context):
-        """Asks the trainer for a run. A trainer that follows (`rankloop train --follow`), or the next one started, takes it up.
+        """Asks the trainer for a run. The next trainer that is started (`rankloop train`) takes it up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -116,7 +116,7 @@ async def test_the_first_word_fixes_a_fact(mongo_both: Mongo) -> None:
     [
         ("", Misconfigured, "RANKLOOP_MONGO_URI"),
         ("http://x", Misconfigured, "mongodb://"),
-        ("mongodb://user:secret@127.0.0.1:1/", Unavailable, "away"),
+        ("mongodb://user:secret@127.0.0.1:1/", Unavailable, "no MongoDB answers"),
     ],
 )
 async def test_a_wrong_uri_is_one_sentence_without_the_password(driver: Any, uri: str, failure: type[Exception], words: str) -> None:
