@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
+FAULTS_ARGS ?=
 PAGES := api cli configuration database features
 
-.PHONY: help demo test check protos docs clean
+.PHONY: help demo test faults check protos docs clean
 
 help:  ## What there is to make.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +34,9 @@ demo: $(VENV)/.run  ## Start the stack, watch it learn, leave it running: make d
 
 test: $(VENV)/.dev  ## Every test, on a real MongoDB and real processes: make test TEST_ARGS="-k fold"
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+faults: $(VENV)/.dev  ## Every fault, many times, about ten minutes: make faults FAULTS_ARGS="--length 2 --seed 1 --json faults.json"
+	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 check: $(VENV)/.dev  ## Lint, types, import rules, the contract, fresh stubs and pages; in seconds.
 	@$(BIN)/ruff format --check --quiet .
