@@ -21,7 +21,12 @@ def generate(target: Path) -> None:
     """Writes the stubs of every proto below `target`, at the path that is also their import path."""
     sources = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
     well_known = str(resources.files("grpc_tools") / "_proto")
-    outputs = [f"--python_out={target}", f"--grpc_python_out={target}", f"--mypy_out={target}", f"--mypy_grpc_out=only_async:{target}"]
+    outputs = [
+        f"--python_out={target}",
+        f"--grpc_python_out={target}",
+        f"--mypy_out=quiet:{target}",
+        f"--mypy_grpc_out=quiet,only_async:{target}",
+    ]
     plugins = [f"--plugin={name}={Path(sys.executable).parent / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     if protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *plugins, *outputs, *sources]) != 0:
         raise SystemExit("gen_protos: protoc refused the protos; its message stands above")

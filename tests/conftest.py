@@ -15,7 +15,6 @@ from runtime.mongo import Mongo
 from runtime.schema import migrate
 from runtime.settings import MongoSettings
 
-
 # How long an example takes says something of the machine; speed belongs to benchmarks/.
 hypothesis.settings.register_profile("rankloop", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("rankloop")
