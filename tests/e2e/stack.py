@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -61,6 +61,18 @@ def rankloop(
     )
 
 
+def _spawned(arguments: Sequence[str], output: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A `rankloop` command that runs on, with all it says appended to a file."""
+    with open(output, "ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-c", ENDS_WITH_PARENT, sys.executable, "-m", "scripts.cli", *arguments],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+
+
 class Stack:
     """A running stack."""
 
@@ -77,14 +89,7 @@ class Stack:
         """Starts it and waits until all answer."""
         self.ready_file.unlink(missing_ok=True)
         line = ["up", "--data-dir", str(self.data_dir), "--port", "0", "--ready-file", str(self.ready_file), *self._arguments]
-        with open(self._output, "ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", ENDS_WITH_PARENT, sys.executable, "-m", "scripts.cli", *line],
-                env=environment(**self._variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = _spawned(line, self._output, environment(**self._variables))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.ready_file.exists():
             assert self._process.poll() is None, self.said
@@ -158,6 +163,37 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Stack]:
         stack.kill()
         raise
     assert stack.stop() == 0, stack.said
+
+
+@asynccontextmanager
+async def started_beside(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[Client]:
+    """A server with a ranker of its own, as somebody would run them who arranges the processes himself; and a client of it."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    async def start(name: str, *arguments: str) -> str:
+        ready_file, log = folder / f"{name}.json", folder / f"{name}.log"
+        line = [name, "--port", "0", "--metrics-port", "0", "--ready-file", str(ready_file), *arguments]
+        processes.append(_spawned(line, log, environment(**variables)))
+
+        async def is_ready() -> bool:
+            assert processes[-1].poll() is None, log.read_text()
+            return ready_file.exists()
+
+        await eventually(is_ready)
+        return str(json.loads(ready_file.read_text())["address"])
+
+    try:
+        async with Client(await start("server", "--ranker", await start("ranker"))) as client:
+            yield client
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 class Client:
