@@ -245,6 +245,7 @@ class GetItemStatsResponse(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stats(self) -> Global___ItemStats:
         """The figures."""
@@ -261,6 +262,12 @@ class GetItemStatsResponse(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """End of the period answered for, not included."""
 
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
     def __init__(
         self,
         *,
@@ -268,10 +275,11 @@ class GetItemStatsResponse(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +458,7 @@ class GetUserStatsResponse(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stats(self) -> Global___UserStats:
         """The figures."""
@@ -466,6 +475,12 @@ class GetUserStatsResponse(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """End of the period answered for, not included."""
 
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
     def __init__(
         self,
         *,
@@ -473,10 +488,11 @@ class GetUserStatsResponse(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -581,6 +597,7 @@ class ListUserInteractionsResponse(_message.Message):
     INTERACTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: this was the last."""
     @_builtins.property
@@ -591,16 +608,23 @@ class ListUserInteractionsResponse(_message.Message):
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """Everything acknowledged before this time is in the answer."""
 
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
     def __init__(
         self,
         *,
         interactions: _abc.Iterable[Global___LabelledInteraction] | None = ...,
         next_page_token: _builtins.str = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "ledger_start_time", b"ledger_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "interactions", b"interactions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "interactions", b"interactions", "ledger_start_time", b"ledger_start_time", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -809,6 +833,7 @@ class GetPerformanceResponse(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___PerformanceRow]:
         """One row per group that has slates, most impressions first."""
@@ -825,6 +850,12 @@ class GetPerformanceResponse(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """End of the period answered for, not included."""
 
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
     def __init__(
         self,
         *,
@@ -832,10 +863,11 @@ class GetPerformanceResponse(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "rows", b"rows", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "rows", b"rows", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -956,6 +988,7 @@ class GetOverviewResponse(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     interaction_count: _builtins.int
     """Interactions in the period."""
     item_count: _builtins.int
@@ -996,6 +1029,12 @@ class GetOverviewResponse(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """End of the period answered for, not included."""
 
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
     def __init__(
         self,
         *,
@@ -1012,10 +1051,11 @@ class GetOverviewResponse(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "end_time", b"end_time", "performance", b"performance", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "performance", b"performance", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "user_count", b"user_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "ledger_start_time", b"ledger_start_time", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "user_count", b"user_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

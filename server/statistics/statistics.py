@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from collector.entries import interaction_message
 from collector.fold import KINDS, LAG_COUNT, oldest_pending
 from collector.labels import Combination
+from collector.retention import cut_of
 from collector.tally import scope_of
 from collector.validation import MAX_ID_BYTES
 from rankloop.v1 import stats_pb2 as pb
@@ -43,14 +42,14 @@ class Statistics:
         _check_id("item_id", request.item_id, required=True)
         period, as_of = await self._asked(request)
         counters = await self._counted.of_key("item", request.item_id, period)
-        return _framed(pb.GetItemStatsResponse(stats=item_stats(request.item_id, counters)), period, as_of)
+        return await self._framed(pb.GetItemStatsResponse(stats=item_stats(request.item_id, counters)), period, as_of)
 
     async def user(self, request: pb.GetUserStatsRequest) -> pb.GetUserStatsResponse:
         """Figures of one user."""
         _check_id("user_id", request.user_id, required=True)
         period, as_of = await self._asked(request)
         history = await read_history(self._mongo, request.user_id, period)
-        return _framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
+        return await self._framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
 
     async def user_interactions(self, request: pb.ListUserInteractionsRequest) -> pb.ListUserInteractionsResponse:
         """A page of a user's history."""
@@ -80,14 +79,17 @@ class Statistics:
             ended = found[limit - 1]
             more = token_after(question, [(ended["occur_time"] - EPOCH) // timedelta(milliseconds=1), ended["_id"]])
         entries = [_labelled(document) for document in found[:limit]]
-        return pb.ListUserInteractionsResponse(interactions=entries, next_page_token=more, as_of_time=to_timestamp(now))
+        answer = pb.ListUserInteractionsResponse(interactions=entries, next_page_token=more, as_of_time=to_timestamp(now))
+        if (cut := await cut_of(self._mongo)) is not None:
+            answer.ledger_start_time.CopyFrom(to_timestamp(cut))
+        return answer
 
     async def performance(self, request: pb.GetPerformanceRequest) -> pb.GetPerformanceResponse:
         """Figures of slates, grouped."""
         grouping = grouping_of(request.group_by)
         period, as_of = await self._asked(request)
         rows = await performance_rows(self._counted, grouping, period)
-        return _framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
+        return await self._framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
 
     async def overview(self, request: pb.GetOverviewRequest) -> pb.GetOverviewResponse:
         """The first page."""
@@ -111,23 +113,25 @@ class Statistics:
         if champion:
             answer.champion_version = champion["_id"]
             answer.champion_publish_time.CopyFrom(to_timestamp(champion["create_time"]))
-        return _framed(answer, period, as_of)
+        return await self._framed(answer, period, as_of)
 
     async def _pending_count(self) -> int:
         return sum([await self._mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS])
+
+    async def _framed(self, answer: Answer, period: Period, as_of: datetime) -> Answer:
+        """The answer with the period it is for, and with what it is complete from and up to."""
+        answer.start_time.CopyFrom(to_timestamp(period.start))
+        answer.end_time.CopyFrom(to_timestamp(period.end))
+        answer.as_of_time.CopyFrom(to_timestamp(as_of))
+        if (cut := await cut_of(self._mongo)) is not None:
+            answer.ledger_start_time.CopyFrom(to_timestamp(cut))
+        return answer
 
     async def _asked(self, request: Any) -> tuple[Period, datetime]:
         """The period asked for, and the time up to which the ledger is folded. Read before the figures, so that it promises too little."""
         now = at_millisecond(self._clock())
         period = period_of(request, now)
         return period, min(await oldest_pending(self._mongo) or now, now)
-
-
-def _framed(answer: Answer, period: Period, as_of: datetime) -> Answer:
-    for name, moment in (("start_time", period.start), ("end_time", period.end), ("as_of_time", as_of)):
-        stamp: Timestamp = getattr(answer, name)
-        stamp.CopyFrom(to_timestamp(moment))
-    return answer
 
 
 def _check_id(field: str, value: str, *, required: bool) -> None:

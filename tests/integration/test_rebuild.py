@@ -20,9 +20,12 @@ from collector.retention import cut_of, sweep
 from collector.settings import LabelSettings, RetentionSettings
 from collector.tally import day_of
 from collector.tracking import Tracking
+from rankloop.v1 import stats_pb2
 from rankloop.v1.tracking_pb2 import Interaction
 from runtime.lease import Lease
 from runtime.mongo import Mongo
+from runtime.timestamps import to_timestamp
+from server.statistics.statistics import Statistics
 
 
 class Silent:
@@ -191,3 +194,17 @@ async def test_refused_entries_are_stored_once_their_type_is_known(mongo: Mongo)
     assert (done.accepted, done.duplicate, done.refused, done.unreadable) == (5, 0, 5, 0)
     assert await mongo.collection("quarantine").count({}, limit=100) == 5
     assert await mongo.collection("interactions").count({"type": "bookmark", "label": 0.7}, limit=100) == 5
+
+
+async def test_answers_say_since_when_the_ledger_is_whole(mongo: Mongo) -> None:
+    await filled(mongo)
+    asked = stats_pb2.GetItemStatsRequest(item_id="i1", start_time=to_timestamp(NOW - timedelta(days=1)))
+    statistics = Statistics(mongo, Combination.MAX, lambda: NOW + timedelta(days=12))
+    whole = await statistics.item(asked)
+    assert not whole.HasField("ledger_start_time")
+    await sweep(mongo, RetentionSettings(interactions_days=10, slates_days=10), NOW + timedelta(days=12))
+    after = await statistics.item(asked)
+    assert after.stats == whole.stats
+    assert after.ledger_start_time.ToDatetime(NOW.tzinfo) == day_of(NOW) + timedelta(days=1)
+    own = await statistics.user(stats_pb2.GetUserStatsRequest(user_id="u1"))
+    assert (own.stats.interaction_count, own.HasField("ledger_start_time")) == (0, True)
