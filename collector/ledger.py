@@ -10,6 +10,7 @@ from enum import Enum
 from prometheus_client import Counter
 
 from collector.commit import CommitLimits, GroupCommit
+from runtime.errors import Unavailable
 from runtime.mongo import Document, Mongo
 
 ENTRIES = Counter("rankloop_ledger_entries", "Entries that reached the ledger, by what became of them.", ["kind", "fate"])
@@ -60,7 +61,11 @@ class Ledger:
             found = await self.mongo.collection(kind).find(query, {"digest": 1}, limit=len(existed))
             digests = {document["_id"]: document.get("digest") for document in found}
             for index in existed:
-                same = digests.get(documents[index]["_id"]) == documents[index]["digest"]
+                document = documents[index]
+                if document["_id"] not in digests:
+                    # A primary that was just elected may not show yet what a majority keeps; or it was erased a moment ago.
+                    raise Unavailable("an entry that was there cannot be read; try again with the same ids")
+                same = digests[document["_id"]] == document["digest"]
                 fates[index] = Fate.DUPLICATE if same else Fate.CONFLICT
         for fate in Fate:
             if count := fates.count(fate):
