@@ -19,6 +19,7 @@ from tests.faults.small_disk import NoSmallDiskError, small_disk
 ONE_NODE = {
     "server_killed": 14,
     "server_stopped": 4,
+    "servers_killed_without_database": 4,
     "fold_killed": 12,
     "collector_killed": 4,
     "fold_stopped": 4,

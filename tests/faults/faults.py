@@ -18,13 +18,13 @@ from tests.faults.stack import Process, Stack
 
 LOOK_SECONDS = 0.02
 WAIT_SECONDS = 60.0
-FAILED_CALLS = 10
-"""Calls in a row that must have failed before what makes writes impossible is mended."""
+CALLS = 5
+"""Calls that must have been answered (with a failure, if all is well) before what makes writes impossible is mended."""
 
 Progress = Callable[[int], Awaitable[None]]
 """Waits until so many more calls were acknowledged, by the oracle's journal."""
-Silence = Callable[[int], Awaitable[None]]
-"""Waits until so many calls in a row failed."""
+Answers = Callable[[int], Awaitable[None]]
+"""Waits until so many calls, begun since it was asked, were answered one way or the other."""
 
 
 class Fault(Protocol):
@@ -114,7 +114,7 @@ class Cut:
 class NodesKilled:
     """SIGKILL of mongods, all at once; started again on their data."""
 
-    def __init__(self, kind: str, stack: Stack, find: Callable[[], Awaitable[list[Node]]], *, silent: bool, until: Silence | None) -> None:
+    def __init__(self, kind: str, stack: Stack, find: Callable[[], Awaitable[list[Node]]], *, silent: bool, until: Answers | None) -> None:
         self.kind = kind
         self.silent = silent
         self.mended = 0.0
@@ -127,7 +127,7 @@ class NodesKilled:
 
     async def heal(self) -> None:
         if self._until is not None:
-            await self._until(FAILED_CALLS)
+            await self._until(CALLS)
         self.mended = time.monotonic()
         await self._stack.replica_set.start_all()
 
@@ -179,7 +179,7 @@ class MajorityStopped:
     silent = True
     mended = 0.0
 
-    def __init__(self, stack: Stack, until: Silence) -> None:
+    def __init__(self, stack: Stack, until: Answers) -> None:
         self._stack = stack
         self._until = until
         self._primary: Node | None = None
@@ -191,7 +191,7 @@ class MajorityStopped:
     async def heal(self) -> None:
         assert self._primary is not None
         try:
-            await self._until(FAILED_CALLS)
+            await self._until(CALLS)
             await self._primary.kill()
         finally:
             self.mended = time.monotonic()
@@ -209,7 +209,7 @@ class FullDisk:
     silent = False  # what the journal's file has room for is still written, and rightly acknowledged
     mended = 0.0
 
-    def __init__(self, stack: Stack, mount: Path, until: Silence) -> None:
+    def __init__(self, stack: Stack, mount: Path, until: Answers) -> None:
         self._stack = stack
         self._ballast = mount / "ballast"
         self._until = until
@@ -232,21 +232,54 @@ class FullDisk:
 
     async def heal(self) -> None:
         try:
-            await self._until(FAILED_CALLS)
+            await self._until(CALLS)
         finally:
             self._ballast.unlink()
         await self._stack.replica_set.start_all()
 
 
+class ServersKilledWithoutDatabase:
+    """MongoDB's only node stops, calls pile up, and both servers are killed with what they hold."""
+
+    kind = "servers killed while mongod was stopped"
+    silent = True
+    mended = 0.0
+
+    def __init__(self, stack: Stack, until: Answers) -> None:
+        self._stack = stack
+        self._until = until
+
+    async def hit(self) -> None:
+        await self._stack.replica_set.nodes[0].stop_clock()
+
+    async def heal(self) -> None:
+        try:
+            await self._until(CALLS)
+            for server in self._stack.servers:
+                await server.kill()
+        finally:
+            self.mended = time.monotonic()
+            self._stack.replica_set.nodes[0].go_on()
+        for server in self._stack.servers:
+            server.start()
+        for server in self._stack.servers:
+            await server.wait_ready()
+
+
 class Repertoire:
     """The faults that a stack can have, by name."""
 
-    def __init__(self, stack: Stack, mongo: Mongo, random_: random.Random, progress: Progress, silence: Silence) -> None:
+    def __init__(self, stack: Stack, mongo: Mongo, random_: random.Random, progress: Progress, answers: Answers, failures: Answers) -> None:
         self._stack = stack
         self._mongo = mongo
         self._random = random_
         self._progress = progress
-        self._silence = silence
+        self._answers = answers
+        self._failures = failures
+
+    def disk_full(self, mount: Path) -> Fault:
+        """The one that needs a mount of its own."""
+        return FullDisk(self._stack, mount, self._failures)
 
     def make(self, name: str) -> Fault:
         """A fresh one."""
@@ -258,6 +291,9 @@ class Repertoire:
 
     def _server_stopped(self) -> Fault:
         return Stopped("server", self._a_server, self._for_a_while)
+
+    def _servers_killed_without_database(self) -> Fault:
+        return ServersKilledWithoutDatabase(self._stack, self._answers)
 
     def _collector_killed(self) -> Fault:
         return Killed("standing-by collector", self._the_other_collector)
@@ -293,10 +329,10 @@ class Repertoire:
         return NodesKilled("all three mongods killed", self._stack, self._every_node, silent=True, until=None)
 
     def _majority_killed(self) -> Fault:
-        return NodesKilled("majority killed", self._stack, self._the_secondaries, silent=True, until=self._silence)
+        return NodesKilled("majority killed", self._stack, self._the_secondaries, silent=True, until=self._answers)
 
     def _majority_stopped(self) -> Fault:
-        return MajorityStopped(self._stack, self._silence)
+        return MajorityStopped(self._stack, self._answers)
 
     async def _a_server(self) -> Process:
         return self._random.choice(self._stack.servers)

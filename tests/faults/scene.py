@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.child import Child
-from tests.faults.faults import Fault, FullDisk, Repertoire
+from tests.faults.faults import Fault, Repertoire
 from tests.faults.journal import Reader
 from tests.faults.payloads import Payloads
 from tests.faults.report import Enough, Hit, SceneReport, measure
@@ -50,7 +50,7 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
         oracle, journal = _start_oracle(folder, seed, scene.callers, stack.addresses)
         resources.push_async_callback(oracle.stop, grace_seconds=0)
         audience = Audience(journal, oracle)
-        repertoire = Repertoire(stack, mongo, random_, audience.wait_acknowledged, audience.wait_failing)
+        repertoire = Repertoire(stack, mongo, random_, audience.wait_acknowledged, audience.wait_answered, audience.wait_failing)
         hits: list[Hit] = []
         await audience.wait_acknowledged(20)
         for name in scene.faults:
@@ -59,7 +59,7 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
             await asyncio.sleep(random_.uniform(0, 0.01))
             if name == "disk_full":
                 assert scene.mount is not None
-                fault: Fault = FullDisk(stack, scene.mount, audience.wait_failing)
+                fault = repertoire.disk_full(scene.mount)
             else:
                 fault = repertoire.make(name)
             hits.append(await _make(fault, audience, name))
@@ -116,17 +116,24 @@ class Audience:
                 count -= sum(one.acknowledged and one.begin >= begun_after for one in self._journal.update())
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def wait_answered(self, count: int) -> None:
+        """Waits until so many calls, begun since now and with time enough, were answered. Raises TimeoutError."""
+        await self._wait_answered(count, in_a_row_failed=False)
+
     async def wait_failing(self, count: int) -> None:
-        """Waits until so many calls in a row, begun since now and with time enough, were answered UNAVAILABLE. Raises TimeoutError."""
+        """Waits until so many of them in a row were answered UNAVAILABLE. Raises TimeoutError."""
+        await self._wait_answered(count, in_a_row_failed=True)
+
+    async def _wait_answered(self, count: int, *, in_a_row_failed: bool) -> None:
         begin = time.monotonic()
         self._journal.update()
-        failed = 0
+        found = 0
         async with asyncio.timeout(WAIT_SECONDS):
-            while failed < count:
+            while found < count:
                 self._look()
                 for one in self._journal.update():
                     if one.begin >= begin and one.code in ("OK", "UNAVAILABLE"):
-                        failed = 0 if one.acknowledged else failed + 1
+                        found = 0 if in_a_row_failed and one.acknowledged else found + 1
                 await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:

@@ -16,7 +16,7 @@ ONE_NODE = (
     "fold_killed",
     "replies_of_commits_cut",
     "answers_cut",
-    "server_stopped",
+    "servers_killed_without_database",
     "mongod_killed",
     "fold_stopped",
 )
