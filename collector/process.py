@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import uuid
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from collector.commit import CommitLimits
@@ -19,26 +18,29 @@ from collector.settings import CollectorSettings, LabelSettings, RetentionSettin
 from collector.tracking import Tracking, utc_now
 from rankloop.v1 import tracking_pb2, tracking_pb2_grpc
 from runtime.lease import Lease
-from runtime.logs import configure_logs, get_logger
-from runtime.metrics import MetricsPort
+from runtime.logs import get_logger
 from runtime.mongo import Mongo
-from runtime.process import settle_memory, stop_on_signals, write_ready_file
+from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
-from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
 log = get_logger("collector")
 
 
-def open_tracking(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> Tracking:
-    """The accept path, for this process or for the server that mounts it."""
+def open_ledger(mongo: Mongo, settings: CollectorSettings) -> Ledger:
+    """The ledger of a database, within the limits that are set."""
     limits = CommitLimits(
         capacity_entries=settings.capacity_entries,
         capacity_bytes=settings.capacity_bytes,
         write_entries=settings.write_entries,
         writes_at_once=settings.writes_at_once,
     )
-    return Tracking(mongo, Ledger.open(mongo, limits), Quarantine(mongo), labels.policy(), utc_now)
+    return Ledger.open(mongo, limits)
+
+
+def open_tracking(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> Tracking:
+    """The accept path, for this process or for the server that mounts it."""
+    return Tracking(mongo, open_ledger(mongo, settings), Quarantine(mongo), labels.policy(), utc_now)
 
 
 async def run(
@@ -57,27 +59,19 @@ async def run(
         Misconfigured: it cannot start like this.
         Unavailable: the database does not answer.
     """
-    configure_logs(log_settings, process="collector")
-    stop = stop_on_signals()
-    async with AsyncExitStack() as stack:
-        metrics_port = MetricsPort(metrics.host, collector.metrics_port)
-        stack.callback(metrics_port.close)
-        opened = await Mongo.open(mongo)
-        stack.push_async_callback(opened.close)
-        await migrate(opened)
-        tracking = open_tracking(opened, collector, labels)
+    async with ground("collector", mongo=mongo, log_settings=log_settings, metrics=metrics, metrics_port=collector.metrics_port) as on:
+        tracking = open_tracking(on.mongo, collector, labels)
         service = Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking))
         server = RpcServer(collector, [service], log_calls=log_settings.calls)
         await server.start()
         async with asyncio.TaskGroup() as work:
-            work.create_task(_fold_worker(opened, collector, labels).run(stop))
-            work.create_task(watch_lag(opened, stop, utc_now))
-            work.create_task(keep_sweeping(opened, retention, stop, utc_now))
+            work.create_task(_fold_worker(on.mongo, collector, labels).run(on.stop))
+            work.create_task(watch_lag(on.mongo, on.stop, utc_now))
+            work.create_task(keep_sweeping(on.mongo, retention, on.stop, utc_now))
             await server.set_serving()
-            write_ready_file(ready_file, {"address": server.address, "metrics": metrics_port.address, "pid": os.getpid()})
-            settle_memory()
+            on.tell_ready(ready_file, server.address)
             log.info("collector ready", address=server.address)
-            await stop.wait()
+            await on.stop.wait()
             await server.drain()
             await tracking.wait_idle()
     log.info("collector stopped")

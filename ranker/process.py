@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ranker import metrics as figures
@@ -22,12 +20,10 @@ from ranker.state.users import UserHistories
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
 from runtime.errors import DuplicateKey, Misconfigured
-from runtime.logs import configure_logs, get_logger
-from runtime.metrics import MetricsPort
+from runtime.logs import get_logger
 from runtime.mongo import Mongo
-from runtime.process import settle_memory, stop_on_signals, write_ready_file
+from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
-from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
 log = get_logger("ranker")
@@ -64,16 +60,9 @@ async def run(
         Misconfigured: it cannot start like this.
         Unavailable: the database does not answer.
     """
-    configure_logs(log_settings, process="ranker")
-    stop = stop_on_signals()
     schema = schema_of(features)
-    async with AsyncExitStack() as stack:
-        metrics_port = MetricsPort(metrics.host, ranker.metrics_port)
-        stack.callback(metrics_port.close)
-        opened = await Mongo.open(mongo)
-        stack.push_async_callback(opened.close)
-        await migrate(opened)
-        await register_schema(opened, schema)
+    async with ground("ranker", mongo=mongo, log_settings=log_settings, metrics=metrics, metrics_port=ranker.metrics_port) as on:
+        await register_schema(on.mongo, schema)
         items = ItemState(
             schema.names[schema.families[request.FAMILY]],
             today=day_of(time.time()),
@@ -81,22 +70,22 @@ async def run(
             type_capacity=ranker.max_item_types,
         )
         users = UserHistories(
-            opened.collection("interactions"),
+            on.mongo.collection("interactions"),
             items,
             capacity=ranker.user_cache_size,
             fresh_seconds=ranker.user_cache_seconds,
             timeout_seconds=ranker.user_read_timeout_seconds,
             limit=ranker.user_history_limit,
         )
-        registry = ModelRegistry(opened)
+        registry = ModelRegistry(on.mongo)
         loader = ModelLoader(
             registry,
-            RefusalBook(opened, registry),
+            RefusalBook(on.mongo, registry),
             schema,
             poll_seconds=ranker.model_poll_seconds,
             pinned_limit=ranker.pinned_models,
         )
-        follower = ItemFollower(opened, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
+        follower = ItemFollower(on.mongo, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
         worker = Worker(ranker, schema, items, users, loader)
         service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker))
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
@@ -108,10 +97,9 @@ async def run(
         async with asyncio.TaskGroup() as work:
             following = [work.create_task(follower.follow()), work.create_task(loader.follow())]
             await server.set_serving()
-            write_ready_file(ready_file, {"address": server.address, "metrics": metrics_port.address, "pid": os.getpid()})
-            settle_memory()
+            on.tell_ready(ready_file, server.address)
             log.info("ranker ready", address=server.address, items=items.item_count, models=list(loader.resident_versions))
-            await stop.wait()
+            await on.stop.wait()
             await server.drain()
             for task in following:
                 task.cancel()

@@ -7,11 +7,56 @@ import gc
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import Misconfigured
+from runtime.logs import configure_logs
+from runtime.metrics import MetricsPort
+from runtime.mongo import Mongo
+from runtime.schema import migrate
+from runtime.settings import LogSettings, MetricsSettings, MongoSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a process stands on while it runs."""
+
+    mongo: Mongo
+    """Connected, and at the newest schema."""
+    stop: asyncio.Event
+    """Set by SIGTERM and SIGINT."""
+    metrics: str
+    """Where Prometheus scrapes."""
+
+    def tell_ready(self, path: Path | None, address: str) -> None:
+        """Tells whoever waits for this process that it answers at `address`."""
+        write_ready_file(path, {"address": address, "metrics": self.metrics, "pid": os.getpid()})
+        settle_memory()
+
+
+@asynccontextmanager
+async def ground(
+    process: str, *, mongo: MongoSettings, log_settings: LogSettings, metrics: MetricsSettings, metrics_port: int
+) -> AsyncIterator[Ground]:
+    """Logs, signals, the metrics port and the database of a process; closed in reverse.
+
+    Raises:
+        Misconfigured: it cannot start like this.
+        Unavailable: the database does not answer.
+    """
+    configure_logs(log_settings, process=process)
+    stop = stop_on_signals()
+    async with AsyncExitStack() as stack:
+        scraped = MetricsPort(metrics.host, metrics_port)
+        stack.callback(scraped.close)
+        opened = await Mongo.open(mongo)
+        stack.push_async_callback(opened.close)
+        await migrate(opened)
+        yield Ground(opened, stop, scraped.address)
 
 
 def stop_on_signals() -> asyncio.Event:

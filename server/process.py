@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from collector.commit import CommitLimits
-from collector.ledger import Ledger
-from collector.process import open_tracking
+from collector.process import open_ledger, open_tracking
 from collector.service import TrackingServicer
 from collector.settings import CollectorSettings, LabelSettings
 from collector.tracking import utc_now
@@ -28,12 +25,9 @@ from rankloop.v1 import (
     tracking_pb2,
     tracking_pb2_grpc,
 )
-from runtime.logs import configure_logs, get_logger
-from runtime.metrics import MetricsPort
-from runtime.mongo import Mongo
-from runtime.process import settle_memory, stop_on_signals, write_ready_file
+from runtime.logs import get_logger
+from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
-from runtime.schema import migrate
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
 from server.models import Models
@@ -67,26 +61,16 @@ async def run(
         Misconfigured: it cannot start like this.
         Unavailable: the database does not answer.
     """
-    configure_logs(log_settings, process="server")
-    stop = stop_on_signals()
-    async with AsyncExitStack() as stack:
-        metrics_port = MetricsPort(metrics.host, server.metrics_port)
-        stack.callback(metrics_port.close)
-        opened = await Mongo.open(mongo)
-        stack.push_async_callback(opened.close)
-        await migrate(opened)
+    async with (
+        ground("server", mongo=mongo, log_settings=log_settings, metrics=metrics, metrics_port=server.metrics_port) as on,
+        AsyncExitStack() as stack,
+    ):
         pool = RankerPool(server.rankers, rest_seconds=server.ranker_rest_seconds)
         stack.push_async_callback(pool.close)
-        limits = CommitLimits(
-            capacity_entries=collector.capacity_entries,
-            capacity_bytes=collector.capacity_bytes,
-            write_entries=collector.write_entries,
-            writes_at_once=collector.writes_at_once,
-        )
-        recorder = SlateRecorder(Ledger.open(opened, limits), capacity=server.slate_capacity)
-        tracking = open_tracking(opened, collector, labels)
+        recorder = SlateRecorder(open_ledger(on.mongo, collector), capacity=server.slate_capacity)
+        tracking = open_tracking(on.mongo, collector, labels)
         ranking = Ranking(
-            opened,
+            on.mongo,
             pool,
             recorder,
             timeout_seconds=server.rank_timeout_seconds,
@@ -94,12 +78,12 @@ async def run(
             new_id=_new_id,
             clock=utc_now,
         )
-        statistics = Statistics(opened, labels.combination, utc_now)
-        models = Models(opened, default_schema(features.request), new_id=_new_id, clock=utc_now)
+        statistics = Statistics(on.mongo, labels.combination, utc_now)
+        models = Models(on.mongo, default_schema(features.request), new_id=_new_id, clock=utc_now)
         services = {
             "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
             "ranking": Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
-            "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(opened, utc_now))),
+            "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(on.mongo, utc_now))),
             "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics)),
             "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
         }
@@ -108,10 +92,9 @@ async def run(
         async with asyncio.TaskGroup() as work:
             recording = work.create_task(recorder.run())
             await rpc.set_serving()
-            write_ready_file(ready_file, {"address": rpc.address, "metrics": metrics_port.address, "pid": os.getpid()})
-            settle_memory()
+            on.tell_ready(ready_file, rpc.address)
             log.info("server ready", address=rpc.address)
-            await stop.wait()
+            await on.stop.wait()
             await rpc.drain()
             await tracking.wait_idle()
             if not await recorder.wait_idle(timeout_seconds=server.drain_seconds):
