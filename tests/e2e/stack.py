@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -151,6 +152,15 @@ class Stack:
             self._process.kill()
         self._process.wait()
 
+    def clear(self) -> None:
+        """Ends whatever of it is left, when a test has failed."""
+        pids = self.ready["pids"].values() if self.ready_file.exists() else []
+        self.kill()
+        for pid in pids:
+            if str(self.data_dir) in _command_of(pid):  # a number that was given to another by now is not ours
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
 
 @contextmanager
 def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Stack]:
@@ -160,7 +170,7 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Stack]:
         stack.start()
         yield stack
     except BaseException:
-        stack.kill()
+        stack.clear()
         raise
     assert stack.stop() == 0, stack.said
 
@@ -241,7 +251,7 @@ async def eventually(condition: Callable[[], Awaitable[Answer]], *, seconds: flo
                 return answer
         except grpc.aio.AioRpcError as error:
             failure = error
-        assert time.monotonic() < deadline, f"never came true: {condition.__name__}; last failure: {failure}"
+        assert time.monotonic() < deadline, f"never came true: {condition}; last failure: {failure}"
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -267,6 +277,13 @@ def details_of(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo
                 detail.Unpack(kind)
     assert info.domain == "rankloop"
     return info, list(bad.field_violations)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def state_of(pid: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import uuid
@@ -181,8 +182,8 @@ async def test_a_call_hears_that_the_database_is_away_before_its_deadline(mended
         user_id = uuid.uuid4().hex
         pid = mended.send("mongod", signal.SIGSTOP)
         try:
-            request = TrackInteractionsRequest(interactions=Traffic().batch())
-            error = await failure_of(client.tracking.TrackInteractions(request, timeout=DEADLINE_SECONDS))
+            clicks = TrackInteractionsRequest(interactions=Traffic().batch())
+            error = await failure_of(client.tracking.TrackInteractions(clicks, timeout=DEADLINE_SECONDS))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert details_of(error)[0].reason == "TOO_SLOW"
             error = await failure_of(client.stats.GetOverview(stats_pb2.GetOverviewRequest(), timeout=DEADLINE_SECONDS))
@@ -287,11 +288,11 @@ async def test_a_stack_that_is_stopped_or_killed_under_load_leaves_nothing_runni
                     seen.append(now)
                     await eventually(progress(now, 20))
                     assert await asyncio.to_thread(end) == code, stack.said
-                    await eventually(lambda gone=pids: all_gone(gone))
+                    await eventually(functools.partial(all_gone, pids))
                 assert set(now.codes) <= LEAVING, now.codes
             assert stack.ready_file.exists() == (end == stack.kill), "who stops cleanly takes it away"
     finally:
-        stack.kill()
+        stack.clear()
     with running(tmp_path) as again:
         async with Client(again.address) as client:
             for each in seen:

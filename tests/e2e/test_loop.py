@@ -17,6 +17,7 @@ import grpc
 import lightgbm
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running, started_beside
@@ -244,7 +245,7 @@ def same(found: Message, expected: Message) -> None:
         ours, theirs = getattr(found, descriptor.name), getattr(expected, descriptor.name)
         if descriptor.has_presence:
             assert found.HasField(descriptor.name) == expected.HasField(descriptor.name), descriptor.name
-        if isinstance(ours, Message) and ours.DESCRIPTOR.name == "Duration":
+        if isinstance(ours, Duration):
             assert ours.ToMilliseconds() == pytest.approx(theirs.ToMilliseconds(), abs=1), descriptor.name
         elif isinstance(ours, Message):
             same(ours, theirs)

@@ -139,7 +139,7 @@ async def test_health_is_told_for_the_whole_and_for_each_service(client: Client)
 
 
 async def test_the_contract_can_be_asked_for(client: Client) -> None:
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(client.channel)  # type: ignore[arg-type]
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="rankloop.v1.RankingService"),

@@ -99,7 +99,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     assert isinstance(details, bytes)
     info = error_details_pb2.ErrorInfo()
     assert status_pb2.Status.FromString(details).details[0].Unpack(info)
-    return info.reason
+    return str(info.reason)
 
 
 def handled(method: str, code: str) -> float:
