@@ -52,6 +52,7 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
         audience = Audience(journal, oracle)
         repertoire = Repertoire(stack, mongo, random_, audience.wait_acknowledged, audience.wait_answered, audience.wait_failing)
         hits: list[Hit] = []
+        wrong: list[str] = []
         await audience.wait_acknowledged(20)
         for name in scene.faults:
             # A random moment: so many calls from now, and a little within the next one.
@@ -62,12 +63,17 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
                 fault = repertoire.disk_full(scene.mount)
             else:
                 fault = repertoire.make(name)
-            hits.append(await _make(fault, audience, name))
+            try:
+                hits.append(await _make(fault, audience, name))
+            except TimeoutError as error:
+                # What does not hit or does not heal is a finding, and what follows would only be late as well.
+                wrong.append(str(error))
+                break
         await oracle.stop(grace_seconds=WAIT_SECONDS)
         end = time.monotonic()
         journal.update()
         verdict = await judge(mongo, Payloads(seed), journal, stack.addresses)
-        verdict.wrong += measure(hits, journal.attempts, end)
+        verdict.wrong += wrong + measure(hits, journal.attempts, end)
         if oracle.exit_code != 0:
             verdict.wrong.append(f"the oracle ended with {oracle.exit_code}: {(folder / 'oracle.log').read_text()[-2000:]}")
     return SceneReport(
