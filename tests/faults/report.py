@@ -111,5 +111,16 @@ def table(reports: Sequence[SceneReport], skipped: Mapping[str, str] = MappingPr
 
 def write_json(path: Path, reports: Sequence[SceneReport], skipped: Mapping[str, str]) -> None:
     """Everything, for programs."""
-    scenes = [{**asdict(report), "failures": report.failures} for report in reports]
+    scenes = [
+        {
+            "name": report.name,
+            "seed": report.seed,
+            "seconds": report.seconds,
+            "hits": [asdict(hit) for hit in report.hits],
+            "enough": asdict(report.enough),
+            "verdict": {name: getattr(report.verdict, name) for name in report.verdict.__slots__},
+            "failures": report.failures,
+        }
+        for report in reports
+    ]
     path.write_text(json.dumps({"scenes": scenes, "skipped": dict(skipped)}, indent=1))

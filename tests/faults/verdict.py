@@ -27,8 +27,8 @@ from tests.faults.recount import SCOPES, Recount
 SETTLE_SECONDS = 90.0
 LOOK_SECONDS = 0.05
 MOST_EXAMPLES = 5
-OWN_FIELDS = {"receive_time", "digest", "schema_hash"}
-"""Fields of the ledger that do not follow from what was sent alone."""
+OWN_FIELDS = {"receive_time", "digest", "schema_hash", "pending"}
+"""Fields of the ledger that do not follow from what was sent alone. That nothing is pending any more is asked before."""
 
 
 @dataclass(slots=True)
