@@ -61,7 +61,10 @@ class Traffic:
     async def send_until(self, client: Client, stop: asyncio.Event) -> None:
         """Call after call."""
         while not stop.is_set():
+            failed = len(self.unanswered)
             await self.send(client, self.batch())
+            if len(self.unanswered) > failed:  # like any caller with sense, it does not press on a server that is away
+                await asyncio.sleep(0.05)
 
     def batch(self, count: int = 5) -> list[Interaction]:
         """The next call's."""
