@@ -27,6 +27,9 @@ from runtime.timestamps import at_millisecond, to_datetime
 
 Clock = Callable[[], datetime]
 
+LOOKUP_ITEMS = 10_000
+"""Items asked for at once: a query, too, is a document of 16 MiB at most."""
+
 
 @dataclass(slots=True)
 class Receipt:
@@ -181,13 +184,14 @@ class Tracking:
 
     async def _item_types(self, slates: Iterable[Slate]) -> dict[str, str]:
         """What the catalogue says of items whose type the caller left out."""
-        missing = {item.item_id for slate in slates for item in slate.items if not item.item_type}
-        if not missing:
-            return {}
-        found = await self._mongo.collection("items").find(
-            {"_id": {"$in": sorted(missing)}, "deleted": {"$exists": False}}, {"item_type": 1}, limit=len(missing)
-        )
-        return {document["_id"]: document.get("item_type", "") for document in found}
+        missing = sorted({item.item_id for slate in slates for item in slate.items if not item.item_type})
+        types: dict[str, str] = {}
+        for start in range(0, len(missing), LOOKUP_ITEMS):
+            asked = missing[start : start + LOOKUP_ITEMS]
+            query = {"_id": {"$in": asked}, "deleted": {"$exists": False}}
+            found = await self._mongo.collection("items").find(query, {"item_type": 1}, limit=len(asked))
+            types.update((document["_id"], document.get("item_type", "")) for document in found)
+        return types
 
     async def _columns_id(self, names: tuple[str, ...]) -> str:
         """The id under which these feature columns are known; makes them known."""
