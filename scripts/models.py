@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 
-from rankloop.v1 import model_pb2, model_pb2_grpc
+from rankloop.v1 import model_pb2
 from runtime.errors import Misconfigured
 from scripts.connection import DEFAULT_ADDRESS, Connection
+from scripts.model_calls import PAGE_SIZE, Json, Server, Stub, figure, moment
+from scripts.model_calls import ask as ask_server
+from scripts.training_runs import list_runs, request_training
 
-PAGE_SIZE = 200
-CALL_SECONDS = 60.0
-
-Server = Annotated[str, typer.Option(envvar="RANKLOOP_ADDRESS", help="The server, as host:port.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the API's messages.")]
-Result = TypeVar("Result")
-Stub = model_pb2_grpc.ModelServiceStub
+NAMES_WITHIN = 2**20
+"""Bytes of a model's text that its header lies in."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +35,15 @@ def models() -> None:
         rankloop models show
 
         rankloop models rollback
+
+        rankloop models import model.txt --features features.txt
+
+        rankloop models runs
     """
+
+
+app.command("runs")(list_runs)
+app.command("request")(request_training)
 
 
 @app.command("list")
@@ -55,7 +58,7 @@ def list_models(
 
         rankloop models list --limit 100 --json
     """
-    found = _ask(server, lambda connection, stub: _list(connection, stub, limit))
+    found = ask_server(server, lambda connection, stub: _list(connection, stub, limit))
     if as_json:
         print(json.dumps([_as_json(model) for model in found], indent=2))
         return
@@ -64,7 +67,7 @@ def list_models(
         table.add_row(
             model.model_version,
             status_of(model),
-            _moment(model.create_time),
+            moment(model.create_time),
             f"{model.tree_count:,}",
             f"{model.slate_count:,}",
             next((figure(metric) for metric in model.metrics if metric.name == "test.model.ndcg_at_10"), ""),
@@ -91,7 +94,7 @@ def show(
     async def get(connection: Connection, stub: Stub) -> model_pb2.Model:
         return (await connection.call(stub.GetModel, model_pb2.GetModelRequest(model_version=version))).model
 
-    _print(_ask(server, get), as_json)
+    _print(ask_server(server, get), as_json)
 
 
 @app.command()
@@ -108,7 +111,7 @@ def promote(
     async def ask(connection: Connection, stub: Stub) -> model_pb2.Model:
         return (await connection.call(stub.PromoteModel, model_pb2.PromoteModelRequest(model_version=version))).model
 
-    _print(_ask(server, ask), as_json)
+    _print(ask_server(server, ask), as_json)
 
 
 @app.command()
@@ -129,51 +132,42 @@ def rollback(
     async def ask(connection: Connection, stub: Stub) -> model_pb2.Model:
         return (await connection.call(stub.RollbackModel, model_pb2.RollbackModelRequest(model_version=leaving), once=True)).model
 
-    _print(_ask(server, ask), as_json)
+    _print(ask_server(server, ask), as_json)
 
 
 @app.command("import")
 def import_model(
     forest: Annotated[Path, typer.Argument(help="A model in LightGBM's text format.")],
-    features: Annotated[Path, typer.Argument(help="The feature of each column, in order: a JSON list, or a name per line.")],
+    features: Annotated[
+        Path | None, typer.Option("--features", help="The feature of each column, in order: a JSON list, or a name per line.")
+    ] = None,
     version: Annotated[str, typer.Option(help="The name to give it; without one it is made from time and content.")] = "",
     server: Server = DEFAULT_ADDRESS,
     as_json: Json = False,
 ) -> None:
     """Brings a LightGBM model of your own. It is checked, and does not serve until it is promoted.
 
+    Without --features, the names are those that the model's own text states.
+
     Examples:
 
-        rankloop models import model.txt features.json
+        rankloop models import model.txt --features features.json
 
-        rankloop models import model.txt features.txt --version mine-1
+        rankloop models import model.txt --features features.txt --version mine-1
     """
-    request = model_pb2.ImportModelRequest(model_version=version, forest=_read(forest), feature_names=_names(features))
+    text = _read(forest)
+    names = _own_names(forest, text) if features is None else _names(features)
+    request = model_pb2.ImportModelRequest(model_version=version, forest=text, feature_names=names)
 
     async def ask(connection: Connection, stub: Stub) -> model_pb2.Model:
         return (await connection.call(stub.ImportModel, request)).model
 
-    _print(_ask(server, ask), as_json)
+    _print(ask_server(server, ask), as_json)
 
 
 def status_of(model: model_pb2.Model) -> str:
     """Its status in a word."""
     return model_pb2.ModelStatus.Name(model.status).removeprefix("MODEL_STATUS_").lower()
-
-
-def figure(metric: model_pb2.Metric) -> str:
-    """A measured value with its interval."""
-    interval = f" ({metric.low:.4f} to {metric.high:.4f})" if metric.HasField("low") and metric.HasField("high") else ""
-    return f"{metric.value:.4f}{interval}"
-
-
-def _ask(server: str, ask: Callable[[Connection, Stub], Awaitable[Result]]) -> Result:
-    async def run() -> Result:
-        async with Connection(server, deadline_seconds=CALL_SECONDS, patience_seconds=10) as connection:
-            await connection.reach()
-            return await ask(connection, Stub(connection.channel))
-
-    return asyncio.run(run())
 
 
 async def _list(connection: Connection, stub: Stub, limit: int) -> list[model_pb2.Model]:
@@ -196,11 +190,11 @@ def _print(model: model_pb2.Model, as_json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("version", model.model_version)
     table.add_row("status", f"{status_of(model)}: {model.status_reason}" if model.status_reason else status_of(model))
-    table.add_row("created", f"{_moment(model.create_time)} by {model.source}")
+    table.add_row("created", f"{moment(model.create_time)} by {model.source}")
     if model.HasField("promote_time"):
-        table.add_row("promoted", _moment(model.promote_time))
+        table.add_row("promoted", moment(model.promote_time))
     if model.HasField("data_start_time"):
-        table.add_row("learned from", f"{_moment(model.data_start_time)} to {_moment(model.data_end_time)}")
+        table.add_row("learned from", f"{moment(model.data_start_time)} to {moment(model.data_end_time)}")
         table.add_row("", f"{model.slate_count:,} slates, {model.row_count:,} impressions")
     table.add_row("forest", f"{model.tree_count:,} trees, {len(model.feature_names)} features, {model.byte_count:,} bytes")
     for metric in model.metrics:
@@ -213,10 +207,6 @@ def _print(model: model_pb2.Model, as_json: bool) -> None:
 def _as_json(model: model_pb2.Model) -> dict[str, Any]:
     shown: dict[str, Any] = json_format.MessageToDict(model, preserving_proto_field_name=True)
     return shown
-
-
-def _moment(time: Timestamp) -> str:
-    return time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _read(path: Path) -> bytes:
@@ -238,3 +228,12 @@ def _names(path: Path) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise Misconfigured(f"{path} is not a JSON list of feature names: it holds something else than strings")
     return list(names)
+
+
+def _own_names(path: Path, text: bytes) -> list[str]:
+    """The names that a model's text states for its columns."""
+    head = text[:NAMES_WITHIN].decode(errors="replace")
+    line = next((line for line in head.splitlines() if line.startswith("feature_names=")), None)
+    if line is None:
+        raise Misconfigured(f"{path} states no feature_names: name the feature of each column with --features FILE")
+    return line.removeprefix("feature_names=").split()

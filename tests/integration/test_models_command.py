@@ -49,7 +49,7 @@ def test_from_import_to_rollback(up: Up, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("prior_score\n")
     for seed, version in ((1, "mine-1"), (2, "mine-2")):
-        made = models(up, "import", str(forest(tmp_path / f"{version}.txt", seed)), str(names), "--version", version)
+        made = models(up, "import", str(forest(tmp_path / f"{version}.txt", seed)), "--features", str(names), "--version", version)
         assert (made["model_version"], made["status"], made["feature_names"]) == (version, "MODEL_STATUS_CANDIDATE", ["prior_score"])
     for version in ("mine-1", "mine-2"):
         assert models(up, "promote", version)["status"] == "MODEL_STATUS_CHAMPION"
@@ -69,6 +69,18 @@ def test_from_import_to_rollback(up: Up, tmp_path: Path) -> None:
 def test_what_is_refused_says_why(up: Up, tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text('["no_such_feature"]')
     assert "NOT_FOUND" in refused(up, "promote", "nowhere")
-    assert "INVALID_ARGUMENT: feature_names" in refused(up, "import", str(forest(tmp_path / "m.txt", 3)), str(tmp_path / "names.json"))
+    features = ("--features", str(tmp_path / "names.json"))
+    assert "INVALID_ARGUMENT: feature_names" in refused(up, "import", str(forest(tmp_path / "m.txt", 3)), *features)
+    # Without names of its own, those in the model's text are meant, and LightGBM calls a column Column_0.
+    assert "no feature 'Column_0'" in refused(up, "import", str(tmp_path / "m.txt"))
     (tmp_path / "names.json").write_text('["prior_score"')
-    assert "is not a JSON list of feature names" in refused(up, "import", str(tmp_path / "m.txt"), str(tmp_path / "names.json"))
+    assert "is not a JSON list of feature names" in refused(up, "import", str(tmp_path / "m.txt"), *features)
+
+
+def test_runs_are_asked_for_once_and_listed(up: Up) -> None:
+    assert models(up, "runs") == []
+    asked = models(up, "request", "--reason", "a new feature")
+    assert (asked["status"], asked["trigger"]) == ("TRAINING_RUN_STATUS_REQUESTED", "request")
+    assert models(up, "request")["run_id"] == asked["run_id"]
+    assert [run["run_id"] for run in models(up, "runs")] == [asked["run_id"]]
+    assert asked["run_id"] in rankloop("models", "runs", "--server", up.ready["server"]).stdout
