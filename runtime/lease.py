@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runtime.errors import Aborted, DuplicateKey
 from runtime.mongo import Document, Mongo
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -82,7 +84,8 @@ class Lease:
 
     async def release(self) -> None:
         """Lets go at once, so that another need not wait."""
-        leases, past = self.mongo.collection("leases"), self.clock() - timedelta(seconds=1)
+        # Long past for every clock: another's may be behind ours.
+        leases, past = self.mongo.collection("leases"), LONG_AGO
         if self.epoch:
             await leases.update_one({"_id": self.name, "epoch": self.epoch}, {"$set": {"until": past}, "$unset": {"session": ""}})
             self.epoch = 0

@@ -80,6 +80,7 @@ class Models:
     async def list_runs(self, *, size: int, token: str) -> tuple[list[pb.TrainingRun], str]:
         """A page of training runs, newest first, and the token of the next one."""
         limit = page_size(size)
+        await self._runs.sweep(self._now())
         found = await self._runs.list(limit, _before(token, "runs"))
         more = token_after(["runs"], [_milliseconds(found[-1].create_time), found[-1].run_id]) if len(found) == limit else ""
         return [run_message(run) for run in found], more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ranker.models.passport import Metric
@@ -16,6 +16,14 @@ Trigger = Literal["command", "request", "threshold", "schedule"]
 Mode = Literal["full", "warm-start", "evaluate-only"]
 
 MAX_PAGE_SIZE = 1000
+
+ALIVE = timedelta(seconds=60)
+"""How long a run that no longer says that it lives is still taken for running."""
+
+FORGOTTEN = timedelta(days=1)
+"""The same for a run that never said so, begun by a release that did not."""
+
+LOST = "lost: its process ended without a word (killed, out of memory, or its machine went away)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +45,20 @@ class TrainingRun:
     """Why it was asked for, in the caller's words."""
     row_count: int = 0
     """Impressions it learned from."""
+    interaction_count: int | None = None
+    """Interactions that the fold had taken in when it began; None: not known."""
+    rounds_added: int | None = None
+    """Trees that it added to nothing (full) or to the champion's (warm start); None: it trained none."""
+    rounds_removed: int | None = None
+    """Trees that it trained beyond those and dropped again, since they did not help the validation slice."""
     model_version: str = ""
     """The model it published; empty: none."""
     promoted: bool = False
     """Whether that model became champion."""
     result: str = ""
     """What the gate decided, or why it failed, in words."""
+    error: str = ""
+    """Why it failed, in words; empty: it did not."""
     metrics: tuple[Metric, ...] = ()
 
     @classmethod
@@ -86,10 +102,18 @@ class TrainingRuns:
 
         return TrainingRun.from_document(await self._mongo.transact(work))
 
-    async def begin(self, run_id: str, now: datetime, *, trigger: Trigger = "command", mode: Mode = "full") -> TrainingRun:
-        """Begins a run. A request that waits is taken up, under its own id; an evaluation leaves it waiting, for it asks for a model."""
+    async def begin(
+        self, run_id: str, now: datetime, *, trigger: Trigger = "command", mode: Mode = "full", interaction_count: int | None = None
+    ) -> TrainingRun:
+        """Begins a run. A request that waits is taken up, under its own id; an evaluation leaves it waiting, for it asks for a model.
+
+        From now on `beat` says that it lives, more often than every `ALIVE`.
+        """
+        living: Document = {"alive_until": now + ALIVE}
+        if interaction_count is not None:
+            living["interaction_count"] = interaction_count
         if mode != "evaluate-only":
-            changes = {"status": "running", "begin_time": now, "mode": mode, "trigger": "request"}
+            changes = {"status": "running", "begin_time": now, "mode": mode, "trigger": "request", **living}
             waiting = await self._runs.find_one_and_update({"status": "requested"}, {"$set": changes}, sort=[("create_time", 1)])
             if waiting is not None:
                 return TrainingRun.from_document(waiting)
@@ -104,9 +128,37 @@ class TrainingRuns:
             "promoted": False,
             "result": "",
             "metrics": [],
+            **living,
         }
         await self._runs.insert_one(begun)
         return TrainingRun.from_document(begun)
+
+    async def beat(self, run: TrainingRun, now: datetime) -> None:
+        """Says that a run lives."""
+        await self._runs.update_one({"_id": run.run_id, "status": "running"}, {"$set": {"alive_until": now + ALIVE}})
+
+    async def sweep(self, now: datetime) -> int:
+        """Ends, as failed, the runs whose process ended without a word; returns how many there were."""
+        silent = [{"alive_until": {"$lt": now}}, {"alive_until": {"$exists": False}, "begin_time": {"$lt": now - FORGOTTEN}}]
+        lost = await self._runs.find({"status": "running", "$or": silent}, limit=MAX_PAGE_SIZE)
+        for document in lost:
+            begun, last_seen = document["begin_time"], document.get("alive_until", document["begin_time"] + ALIVE) - ALIVE
+            ended = {"status": "failed", "end_time": now, "seconds": max(0.0, (last_seen - begun).total_seconds())}
+            # Only what is silent still: it may have spoken, or ended, since it was read.
+            still = {"_id": document["_id"], "status": "running", "$or": silent}
+            await self._runs.update_one(still, {"$set": {**ended, "result": LOST, "error": LOST}})
+        return len(lost)
+
+    async def waiting(self) -> TrainingRun | None:
+        """The request that waits; None: none does."""
+        document = await self._runs.find_one({"status": "requested"}, sort=[("create_time", 1)])
+        return None if document is None else TrainingRun.from_document(document)
+
+    async def latest(self, *modes: Mode) -> TrainingRun | None:
+        """The run of these modes that began last; None: none did."""
+        query = {"mode": {"$in": list(modes)}, "begin_time": {"$exists": True}}
+        document = await self._runs.find_one(query, sort=[("create_time", -1)])
+        return None if document is None else TrainingRun.from_document(document)
 
     async def succeed(
         self,
@@ -118,15 +170,19 @@ class TrainingRuns:
         model_version: str = "",
         promoted: bool = False,
         metrics: Sequence[Metric] = (),
+        rounds: tuple[int, int] | None = None,
     ) -> TrainingRun:
-        """Ends a run well."""
+        """Ends a run well. `rounds` are those added and removed, None: none was trained."""
         changes: Document = {"result": result, "row_count": row_count, "model_version": model_version, "promoted": promoted}
+        if rounds is not None:
+            changes["rounds_added"], changes["rounds_removed"] = rounds
         changes["metrics"] = [metric.to_document() for metric in metrics]
+        changes["error"] = ""
         return await self._end(run, "succeeded", now, changes)
 
     async def fail(self, run: TrainingRun, now: datetime, *, error: str) -> TrainingRun:
         """Ends a run without a model. `error` says why, in words."""
-        return await self._end(run, "failed", now, {"result": error})
+        return await self._end(run, "failed", now, {"result": error, "error": error})
 
     async def get(self, run_id: str) -> TrainingRun:
         """A run. Raises NotFound."""

@@ -17,6 +17,7 @@ from ranker.models.passport import Metric, Passport, sorted_items, top_features
 from ranker.models.registry import ModelRecord, ModelRegistry
 from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
 from ranker.training import lambdarank, suitability
+from ranker.training.arrivals import folded_interactions
 from ranker.training.baselines import PRIOR_SCORE, SlateFigures, as_shown, at_random, figures, prior_score
 from ranker.training.data import DatasetCounts, TrainingData
 from ranker.training.dataset import Progress, count_interactions, load
@@ -26,7 +27,9 @@ from ranker.training.measurement import measure, sample_slates
 from ranker.training.report import TrainingReport
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment, split
+from ranker.training.turn import kept_alive, life_sign, take_turn
 from runtime.errors import Aborted, FailedPrecondition, RankloopError
+from runtime.lease import Lease
 from runtime.mongo import Mongo
 
 CLOCKS_AHEAD = timedelta(days=1)
@@ -76,13 +79,27 @@ async def train(mongo: Mongo, options: TrainingOptions, progress: Progress) -> T
     With mode `evaluate-only` nothing is trained or published: champion and baselines are measured on the test slice.
 
     Raises:
+        AlreadyTraining: another trainer is at work. It is no run, and nothing was looked at.
         CannotTrain: the data do not allow it. The run is in the history as failed, the champion untouched.
         FailedPrecondition: a warm start without a champion to continue, or over other features.
     """
-    runs = TrainingRuns(mongo)
-    run = await runs.begin(options.run_id, options.clock(), trigger=options.trigger, mode=options.mode)
+    if options.mode == "evaluate-only":
+        return await _in_turn(mongo, None, options, progress)
+    lease = await take_turn(mongo, options.run_id, options.clock)
     try:
-        report = await _run(mongo, run, options, progress)
+        return await _in_turn(mongo, lease, options, progress)
+    finally:
+        await asyncio.shield(lease.release())
+
+
+async def _in_turn(mongo: Mongo, lease: Lease | None, options: TrainingOptions, progress: Progress) -> TrainingReport:
+    """A run that is in the history from its beginning, and ends there whatever way it ends."""
+    runs, clock = TrainingRuns(mongo), options.clock
+    await runs.sweep(clock())
+    seen = await folded_interactions(mongo)
+    run = await runs.begin(options.run_id, clock(), trigger=options.trigger, mode=options.mode, interaction_count=seen)
+    try:
+        report = await kept_alive(_run(mongo, run, options, progress), life_sign(lease, runs, run, clock))
     except BaseException as error:
         # Also when it is stopped: the history must not say for ever that it is running.
         await asyncio.shield(runs.fail(run, options.clock(), error=_told(error)))
