@@ -78,7 +78,9 @@ def life_sign(lease: Lease | None, runs: TrainingRuns, run: TrainingRun, clock: 
     async def beat() -> None:
         try:
             if lease is not None and not await lease.claim():
-                raise Aborted("another trainer has taken over: this one was away for too long; the champion is untouched", reason="LEASE_LOST")
+                raise Aborted(
+                    "another trainer has taken over: this one was away for too long; the champion is untouched", reason="LEASE_LOST"
+                )
             await runs.beat(run, clock())
         except StorageError as error:
             # The database is away for a moment; the training goes on, and so does the lease unless another takes it.
