@@ -9,8 +9,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.diversity.mmr import mmr
-from ranker.diversity.similarity import diversity_score, similarity
+from ranker.diversity.diversifiers import DIVERSIFIERS, Diversifier
+from ranker.diversity.similarity import Similarities, diversity_score
 from ranker.features.columns import Floats, RequestColumns
 from ranker.features.extraction import extract
 from ranker.features.history import History
@@ -46,7 +46,10 @@ class Wish:
     """Items wanted; 0: all. More than there are candidates: all."""
 
     balance: float
-    """λ of MMR, 0 to 1."""
+    """λ: relevance against diversity, 0 to 1; 1: relevance only."""
+
+    diversifier: Diversifier = "mmr"
+    """What makes the slate varied."""
 
     explain_limit: int = 0
     """Contributions wanted per item; 0: none."""
@@ -139,19 +142,19 @@ def rank(
         algorithm, version = prior.algorithm, ""
         indexes = np.array(prior.indexes, dtype=np.int64)[:count]
         scores, relevances = np.array(prior.scores)[:count], np.array(prior.relevances)[:count]
-        similarities = similarity(candidates)[np.ix_(indexes, indexes)]
+        similarities = Similarities(candidates, indexes, expected_rows=count)
+        chosen = np.arange(count)
     else:
         algorithm, version = LAMBDARANK, scorer.version
         raw = scorer.score(matrix)
         stage("score")
         order = best_first(raw, candidates.item_ids)
         ordered = relevance(raw)[order]
-        alike = similarity(candidates)[np.ix_(order, order)]
-        chosen = mmr(ordered, alike, count=count, balance=wish.balance)
+        similarities = Similarities(candidates, order, expected_rows=count)
+        chosen = DIVERSIFIERS[wish.diversifier](ordered, similarities, count=count, balance=wish.balance).places
         indexes, relevances = order[chosen], ordered[chosen]
         scores = raw[indexes]
-        similarities = alike[np.ix_(chosen, chosen)]
-    diversity = diversity_score(similarities)
+    diversity = diversity_score(similarities.among(chosen))
     stage("diversify")
     features = matrix[indexes]
     contributions = scorer.explain(features, limit=wish.explain_limit) if scorer is not None and wish.explain_limit else ()

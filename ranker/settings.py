@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
+from ranker.diversity.diversifiers import Diversifier
 from ranker.features.history import LIMIT
 from runtime.configuration import Section
 from runtime.rpc.server import RpcSettings
@@ -33,6 +34,9 @@ class RankerSettings(RpcSettings):
 
     mmr_lambda: float = Field(0.7, ge=0, le=1)
     """Relevance against diversity where the request does not say; 1: relevance only."""
+
+    diversifier: Diversifier = "mmr"
+    """What makes slates varied: `mmr` (maximal marginal relevance), or `dpp` (a determinantal point process, greedily)."""
 
     model_poll_seconds: float = Field(1.0, gt=0, le=3600)
     """How often the registry is asked for the champion."""

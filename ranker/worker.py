@@ -89,6 +89,7 @@ class Worker:
         return Wish(
             count=request.top_k,
             balance=request.mmr_lambda if request.HasField("mmr_lambda") else self._settings.mmr_lambda,
+            diversifier=self._settings.diversifier,
             explain_limit=self._settings.explained_features if request.explain else 0,
         )
 

@@ -5,43 +5,89 @@ Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reorderi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.diversity.picks import Picks
+from ranker.diversity.quota import Quota
+from ranker.diversity.similarity import SimilarityRows
 from ranker.features.columns import Floats
 
 
-def mmr(relevance: Floats, similarities: Floats, *, count: int, balance: float) -> NDArray[np.int64]:
+def mmr(
+    relevance: Floats,
+    similarities: SimilarityRows,
+    *,
+    count: int,
+    balance: float,
+    given: Sequence[int] = (),
+    quota: Quota | None = None,
+) -> Picks:
     """Chooses one after the other the item with the largest `balance · relevance − (1 − balance) · largest similarity to a chosen one`.
 
-    The first is the most relevant, whatever the balance. Equal values: the one that stands first, so items come best first and, where
-    relevance is equal, by item id.
+    The first is the most relevant, whatever the balance, unless something is given. Similarities are taken with their sign. Equal values:
+    the one that stands first, so items come best first and, where relevance is equal, by item id.
 
     Args:
-        relevance: (n,) float64, largest first.
-        similarities: (n, n) float64, symmetric, rows and columns in the order of `relevance`; may be negative.
-        count: how many to choose, at most n.
+        relevance: (n,) float64, finite, largest first.
+        similarities: of the n, rows and columns in the order of `relevance`; asked for the chosen ones only.
+        count: how many to choose. Fewer are chosen where no more may be.
         balance: λ, 0 to 1; 1 is relevance only.
-
-    Returns:
-        (count,) int64, places in `relevance` in the order of choice.
+        given: places that stand in the slate anyway: they are not chosen, and what is chosen is compared with them, too.
+        quota: the most items per type; None: no bound.
     """
-    if balance >= 1.0:
-        return np.arange(count, dtype=np.int64)
-    chosen = np.empty(count, dtype=np.int64)
-    if not count:
-        return chosen
     gain = balance * relevance
-    penalties = (1.0 - balance) * similarities
-    best = 0
-    chosen[0] = best
-    gain[best] = -np.inf
-    nearest = penalties[best].copy()
-    value = np.empty_like(gain)
-    for place in range(1, count):
-        np.subtract(gain, nearest, out=value)
-        best = int(value.argmax())
-        chosen[place] = best
+    for place in given:
+        gain[place] = -np.inf
+    if quota is not None:
+        for place in given:
+            quota.take(place, gain)
+        quota.close(gain)
+    if balance >= 1.0:
+        return _by_relevance(gain, count=count, quota=quota)
+    chosen: list[int] = []
+    values = np.full(len(gain), -np.inf)
+    nearest: Floats | None = None
+    distaste = 1.0 - balance
+    for place in given:
+        nearest = _nearer(nearest, similarities.row(place), distaste)
+    while len(chosen) < count:
+        value = gain if nearest is None else gain - nearest
+        best = int(value.argmax()) if len(value) else 0
+        if not len(value) or value[best] == -np.inf:
+            break
+        chosen.append(best)
+        values[best] = value[best]
         gain[best] = -np.inf
-        np.maximum(nearest, penalties[best], out=nearest)
-    return chosen
+        if quota is not None:
+            quota.take(best, gain)
+        if len(chosen) < count:
+            nearest = _nearer(nearest, similarities.row(best), distaste)
+    left = gain > -np.inf
+    values[left] = gain[left] if nearest is None else (gain - nearest)[left]
+    return Picks(places=np.array(chosen, dtype=np.int64), values=values)
+
+
+def _nearer(nearest: Floats | None, row: Floats, distaste: float) -> Floats:
+    penalty: Floats = distaste * row
+    return penalty if nearest is None else np.maximum(nearest, penalty, out=nearest)
+
+
+def _by_relevance(gain: Floats, *, count: int, quota: Quota | None) -> Picks:
+    if quota is None:
+        places: NDArray[np.int64] = np.flatnonzero(gain > -np.inf)[:count]
+        return Picks(places=places, values=gain)
+    chosen: list[int] = []
+    values = gain.copy()
+    for place in range(len(gain)):
+        if len(chosen) == count:
+            break
+        if gain[place] > -np.inf:
+            chosen.append(place)
+            quota.take(place, gain)
+    closed = gain == -np.inf
+    closed[chosen] = False
+    values[closed] = -np.inf
+    return Picks(places=np.array(chosen, dtype=np.int64), values=values)

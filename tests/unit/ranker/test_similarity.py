@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ranker.diversity import similarity as module
-from ranker.diversity.similarity import diversity_score, similarity
+from ranker.diversity.similarity import Similarities, diversity_score
 from ranker.features.columns import Candidates
 from ranker.features.decoding import decode
 from ranker.features.schema import default_schema
@@ -21,6 +24,12 @@ SCHEMA = default_schema()
 def joined(*candidates: Candidate) -> Candidates:
     items = ItemState(SCHEMA.names[SCHEMA.families["request"]], today=0)
     return items.join(decode(RankRequest(candidates=candidates), SCHEMA, 0.0))
+
+
+def similarity(found: Candidates, *, expected_rows: int = 1000) -> NDArray[np.float64]:
+    """Of all pairs."""
+    every = np.arange(len(found.item_ids))
+    return Similarities(found, every, expected_rows=expected_rows).among(every)
 
 
 def naive(a: Candidate, b: Candidate) -> float:
@@ -40,7 +49,7 @@ candidates = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(candidates, min_size=1, max_size=8))
 def test_equals_the_definition_pair_by_pair(listed: list[Candidate]) -> None:
     for place, candidate in enumerate(listed):
@@ -65,12 +74,23 @@ def test_an_equal_type_is_one_shared_tag() -> None:
     assert found[1, 2] == 2 / 2
 
 
-def test_many_tags_give_the_same_through_the_sparse_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(3)
-    listed = [Candidate(item_id=str(n), tags=[f"t{tag}" for tag in rng.integers(0, 30, 6)], item_type=str(n % 3)) for n in range(40)]
-    dense = similarity(joined(*listed))
-    monkeypatch.setattr(module, "DENSE_CELLS", 0)
-    assert np.array_equal(similarity(joined(*listed)), dense)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(candidates, min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_row_by_row_and_in_any_order_is_the_same(listed: list[Candidate], random: Random) -> None:
+    for place, candidate in enumerate(listed):
+        candidate.item_id = str(place)
+    found, order = joined(*listed), list(range(len(listed)))
+    whole = similarity(found)
+    random.shuffle(order)
+    order = order[: random.randint(1, len(order))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WHOLE_CELLS", 0)
+        patch.setattr(module, "TABLE_CELLS", 0)
+        rows = Similarities(found, np.array(order), expected_rows=0)
+        for place, one in enumerate(order):
+            assert rows.row(place) == pytest.approx(whole[one, order], abs=1e-6)
+        every = np.arange(len(order))
+        assert rows.among(every) == pytest.approx(whole[np.ix_(order, order)], abs=1e-6)
 
 
 def test_diversity_is_one_minus_the_mean_of_the_pairs() -> None:
