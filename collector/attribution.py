@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from collector.labels import Combination, combined_label
 
 NANOS = 1_000_000_000
+MILLISECOND = timedelta(milliseconds=1)
 RECENT = 16
 """Newest labels kept, for rules that depend on the order; what is older weighs less than 2⁻¹⁶ under DECAYED."""
 
@@ -54,6 +55,13 @@ class LatestAbandon(NamedTuple):
     point: str
 
 
+class Shown(NamedTuple):
+    """Where an impression that was acted upon or completed had been shown."""
+
+    show_time: datetime
+    item_type: str
+
+
 @dataclass(slots=True)
 class Attribution:
     """The state of an impression that had interactions."""
@@ -70,6 +78,8 @@ class Attribution:
     label_sum_nanos: int = 0
     recent: tuple[LatestLabel, ...] = ()
     """The newest labels, oldest first."""
+    shown: Shown | None = None
+    """Known once its slate is, of an impression that was acted upon or completed: such are found by when they were shown."""
 
     def add(self, touch: Touch) -> None:
         """Takes an interaction in. Each one once: what is added twice counts twice."""
@@ -106,7 +116,13 @@ class Attribution:
             label_max_nanos=self.label_max_nanos,
             label_sum_nanos=self.label_sum_nanos,
             recent=self.recent,
+            shown=self.shown,
         )
+
+    @property
+    def timed(self) -> bool:
+        """Whether it was acted upon or completed."""
+        return self.first_act_time is not None or self.first_complete_time is not None
 
     def label(self, rule: Combination) -> float:
         """The impression's label under the deployment's rule, 0 to 1."""
@@ -132,12 +148,19 @@ class Attribution:
             document["last_rating"] = list(self.last_rating)
         if self.last_abandon is not None:
             document["last_abandon"] = list(self.last_abandon)
+        if self.shown is not None:
+            timed: dict[str, Any] = {"shown": self.shown.show_time, "type": self.shown.item_type}
+            if self.first_act_time is not None:
+                timed["action"] = milliseconds_between(self.shown.show_time, self.first_act_time)
+            if self.first_complete_time is not None:
+                timed["completion"] = milliseconds_between(self.shown.show_time, self.first_complete_time)
+            document["timed"] = timed
         return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Attribution:
         """The reverse."""
-        rating, abandon = document.get("last_rating"), document.get("last_abandon")
+        rating, abandon, timed = document.get("last_rating"), document.get("last_abandon"), document.get("timed")
         return cls(
             counts=dict(document["counts"]),
             first_view_time=document.get("first_view_time"),
@@ -149,7 +172,13 @@ class Attribution:
             label_max_nanos=document["label_max_nanos"],
             label_sum_nanos=document["label_sum_nanos"],
             recent=tuple(LatestLabel(*latest) for latest in document["recent"]),
+            shown=Shown(timed["shown"], timed["type"]) if timed else None,
         )
+
+
+def milliseconds_between(show_time: datetime, moment: datetime) -> int:
+    """From shown to then; an act that a caller's clock puts before the slate counts as at once."""
+    return max(0, (moment - show_time) // MILLISECOND)
 
 
 def _earlier(known: datetime | None, moment: datetime) -> datetime:

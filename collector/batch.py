@@ -12,9 +12,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from collector.attribution import Attribution, Touch
+from collector.attribution import Attribution, Shown, Touch
+from collector.diversity import slate_diversity
 from collector.labels import Combination
-from collector.tally import Cell, TallyDeltas, TallyId, difference, impression_counters, interaction_counters, item_share, outcome_counters
+from collector.tally import (
+    Cell,
+    TallyDeltas,
+    TallyId,
+    difference,
+    dropoff_of,
+    impression_counters,
+    interaction_counters,
+    item_share,
+    outcome_counters,
+    slate_counters,
+    type_share,
+)
 
 Document = Mapping[str, Any]
 ImpressionId = tuple[str, str]
@@ -77,6 +90,9 @@ def fold(batch: Batch, rule: Combination) -> Folded:
         impression = known.get(ranking_id, {}).get(item_id)
         if impression is not None:
             before = batch.attributions.get((ranking_id, item_id))
+            _count_dropoff(deltas, impression, dropoff_of(attribution), dropoff_of(before))
+            if attribution.timed:
+                attribution.shown = Shown(impression.show_time, impression.item_type)
             _count_impression(
                 deltas,
                 impression,
@@ -86,12 +102,19 @@ def fold(batch: Batch, rule: Combination) -> Folded:
             )
 
     arrived = {slate["_id"]: _impressions(slate) for slate in batch.slates}
-    for ranking_id, impressions in arrived.items():
+    for slate in batch.slates:
+        ranking_id = slate["_id"]
+        impressions = arrived[ranking_id]
         for item_id, impression in impressions.items():
             now = after.get((ranking_id, item_id)) or batch.attributions.get((ranking_id, item_id))
             _count_impression(deltas, impression, impression_counters(now, impression.show_time, rule))
+            if now is not None:
+                _count_dropoff(deltas, impression, dropoff_of(now), "")
+                if now.timed:
+                    known_now = after.setdefault((ranking_id, item_id), now.copy())
+                    known_now.shown = Shown(impression.show_time, impression.item_type)
         shown = list(impressions.values())
-        deltas.add_slate([impression.cell for impression in shown], shown[0].show_time)
+        deltas.add_slate([impression.cell for impression in shown], shown[0].show_time, slate_counters(slate_diversity(slate)))
 
     for outcome in batch.outcomes:
         _count_outcome(deltas, outcome)
@@ -152,8 +175,17 @@ def _count_impression(deltas: TallyDeltas, impression: _Impression, counters: Ma
     share = item_share(counters, impression.position)
     if share:
         deltas.add("item", impression.item_id, impression.show_time, share)
-        if impression.item_type:
-            deltas.add("type", impression.item_type, impression.show_time, share)
+    if impression.item_type and (lifecycle := type_share(counters, impression.position)):
+        deltas.add("type", impression.item_type, impression.show_time, lifecycle)
+
+
+def _count_dropoff(deltas: TallyDeltas, impression: _Impression, now: str, before: str) -> None:
+    """Where it was given up. Points are keys, not counters: callers name them as they like, and a tally must not grow with that."""
+    if now == before or not impression.item_type:
+        return
+    for point, change in ((now, 1), (before, -1)):
+        if point:
+            deltas.add("dropoff", (impression.item_type, point), impression.show_time, {"impressions": change})
 
 
 def _count_outcome(deltas: TallyDeltas, outcome: Document) -> None:

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-from collector.attribution import NANOS, Attribution
+from collector.attribution import NANOS, Attribution, milliseconds_between
 from collector.labels import Combination
-
-MILLISECOND = timedelta(milliseconds=1)
 
 Key = str | tuple[str, ...]
 Counters = Mapping[str, int]
@@ -71,7 +69,7 @@ class TallyDeltas:
     """By (scope, the day's ordinal, key), then by (hour, counter)."""
     _cells: dict[tuple[Cell, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     """By (cell, the day's ordinal, hour): impressions stand in few cells, so they are spread over groupings once per cell."""
-    _slates: dict[tuple[SlateCell, frozenset[tuple[str, str]], int, int], int] = field(default_factory=lambda: defaultdict(int))
+    _slates: dict[tuple[SlateCell, frozenset[tuple[str, str]], int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     _slate_values: dict[tuple[SlateCell, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, scope: str, key: Key, moment: datetime, counters: Counters) -> None:
@@ -82,11 +80,11 @@ class TallyDeltas:
         """Adds counters to every grouping that the cell belongs to."""
         _sum(self._cells[cell, show_time.toordinal(), show_time.hour], counters)
 
-    def add_slate(self, cells: Iterable[Cell], show_time: datetime) -> None:
-        """Counts a slate once in each group that it has impressions in."""
+    def add_slate(self, cells: Iterable[Cell], show_time: datetime, counters: Counters) -> None:
+        """Adds a slate's counters once to each group that it has impressions in."""
         places = frozenset((cell.position, cell.tier) for cell in cells)
         first = next(iter(cells))
-        self._slates[first[:4], places, show_time.toordinal(), show_time.hour] += 1
+        _sum(self._slates[first[:4], places, show_time.toordinal(), show_time.hour], counters)
 
     def add_slate_value(self, cell: SlateCell, show_time: datetime, counters: Counters) -> None:
         """Adds counters to the groupings that do not look inside the slate."""
@@ -101,10 +99,10 @@ class TallyDeltas:
             for scope, indexes in _SCOPES:
                 if all(index < len(SLATE_DIMENSIONS) for index in indexes):
                     self._add(scope, day, hour, tuple([slate_cell[index] for index in indexes]), counters)
-        for (slate_cell, places, day, hour), count in self._slates.items():
+        for (slate_cell, places, day, hour), counters in self._slates.items():
             for scope, indexes in _SCOPES:
                 for key in {tuple([(*slate_cell, *place)[index] for index in indexes]) for place in places}:
-                    self._add(scope, day, hour, key, {"slates": count})
+                    self._add(scope, day, hour, key, counters)
         for spread in (self._cells, self._slate_values, self._slates):
             spread.clear()
         settled = {
@@ -123,6 +121,13 @@ class TallyDeltas:
 def _sum(total: dict[str, int], more: Counters) -> None:
     for counter, count in more.items():
         total[counter] = total.get(counter, 0) + count
+
+
+def slate_counters(diversity: float | None) -> Counters:
+    """What one slate adds; `diversity` is None where it is not defined."""
+    if diversity is None:
+        return {"slates": 1}
+    return {"slates": 1, "varied": 1, "diversity_nanos": round(diversity * NANOS)}
 
 
 def interaction_counters(interaction_type: str, label: float) -> Counters:
@@ -169,9 +174,11 @@ def impression_counters(attribution: Attribution | None, show_time: datetime, ru
         counters["ignored"] = 1
     else:
         counters["acted"] = 1
-        counters["action_milliseconds"] = _milliseconds(attribution.first_act_time, show_time)
+        counters["action_milliseconds"] = milliseconds_between(show_time, attribution.first_act_time)
+    if attribution.last_abandon is not None or attribution.first_complete_time is not None:
+        counters["finished"] = 1
     if attribution.first_complete_time is not None:
-        counters["completion_milliseconds"] = _milliseconds(attribution.first_complete_time, show_time)
+        counters["completion_milliseconds"] = milliseconds_between(show_time, attribution.first_complete_time)
     return counters
 
 
@@ -180,15 +187,29 @@ def difference(after: Counters, before: Counters) -> dict[str, int]:
     return {name: change for name in after.keys() | before.keys() if (change := after.get(name, 0) - before.get(name, 0))}
 
 
-_SHARED = ("impressions", "clicked", "acted", "dismissals", "implements")
+_OF_ITEM = ("impressions", "clicked", "acted", "dismissals", "implements")
+_OF_TYPE = (*_OF_ITEM, "viewed", "ignored", "untouched", "completed", "finished", "action_milliseconds", "completion_milliseconds")
 
 
 def item_share(counters: Counters, position: int) -> dict[str, int]:
-    """Of an impression's counters (or their change), those that its item and its type keep."""
-    kept = {name: counters[name] for name in _SHARED if name in counters}
+    """Of an impression's counters (or their change), those that its item keeps."""
+    kept = {name: counters[name] for name in _OF_ITEM if name in counters}
     if "impressions" in kept:
         kept["positions"] = position * kept["impressions"]
     return kept
+
+
+def type_share(counters: Counters, position: int) -> dict[str, int]:
+    """Of an impression's counters (or their change), those that its type keeps: its item's, and its lifecycle."""
+    kept = {name: counters[name] for name in _OF_TYPE if name in counters}
+    if "impressions" in kept:
+        kept["positions"] = position * kept["impressions"]
+    return kept
+
+
+def dropoff_of(attribution: Attribution | None) -> str:
+    """The point that the impression's last `abandon` names; empty: there is none."""
+    return attribution.last_abandon.point if attribution is not None and attribution.last_abandon is not None else ""
 
 
 def day_of(moment: datetime) -> datetime:
@@ -199,8 +220,3 @@ def day_of(moment: datetime) -> datetime:
 @lru_cache(maxsize=4096)
 def _day(ordinal: int) -> datetime:
     return datetime.fromordinal(ordinal).replace(tzinfo=UTC)
-
-
-def _milliseconds(moment: datetime, show_time: datetime) -> int:
-    """From shown to then; an act that a caller's clock puts before the slate counts as at once."""
-    return max(0, (moment - show_time) // MILLISECOND)

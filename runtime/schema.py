@@ -50,6 +50,13 @@ class CollectionSchema:
 
 PENDING = Index(name="pending", keys=(("pending", ASCENDING),), partial={"pending": {"$exists": True}})
 
+TIMED = Index(
+    name="timed",
+    keys=tuple((f"timed.{name}", ASCENDING) for name in ("shown", "type", "action", "completion")),
+    partial={"timed": {"$exists": True}},
+)
+"""Times to action and to completion of the impressions shown in a period, from the index alone."""
+
 COLLECTIONS: tuple[CollectionSchema, ...] = (
     CollectionSchema(
         name="interactions",
@@ -95,7 +102,10 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         name="sessions",
         meaning="ledger: stated sessions; _id is the caller's session_id",
         required={"user_id": "string", "start_time": "date", "receive_time": "date"},
-        indexes=(Index(name="user", keys=(("user_id", ASCENDING), ("start_time", DESCENDING))),),
+        indexes=(
+            Index(name="user", keys=(("user_id", ASCENDING), ("start_time", DESCENDING))),
+            Index(name="time", keys=(("start_time", ASCENDING),)),
+        ),
     ),
     CollectionSchema(
         name="quarantine",
@@ -107,7 +117,7 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         name="attributions",
         meaning="derived: what became of each impression that had an interaction; _id is {ranking_id, item_id}",
         required={"ranking_id": "string"},
-        indexes=(Index(name="ranking", keys=(("ranking_id", ASCENDING),)),),
+        indexes=(Index(name="ranking", keys=(("ranking_id", ASCENDING),)), TIMED),
     ),
     CollectionSchema(
         name="tallies",
@@ -163,7 +173,12 @@ async def _create_as(mongo: Mongo, collection: CollectionSchema, name: str) -> N
         await mongo.collection(name).ensure_index(index.keys, name=index.name, unique=index.unique, partial=index.partial)
 
 
-MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create,)
+async def _index_more(mongo: Mongo) -> None:
+    """Version 2: what statistics of lifecycles, engagement and outcomes read by."""
+    await _create(mongo)
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more)
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 
 

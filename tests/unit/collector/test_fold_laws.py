@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +92,41 @@ def test_items_count_by_when_it_occurred(entries: list[tuple[str, Entry]]) -> No
         }
     )
     assert found == expected
+
+
+@given(ledgers())
+def test_lifecycles_of_types_equal_a_recount(entries: list[tuple[str, Entry]]) -> None:
+    tallies, attributions = folded([[entry] for entry in entries])
+    expected: dict[object, Counter[str]] = {}
+    times: dict[tuple[str, str], tuple[int | None, int | None]] = {}
+    for slate in of_kind(entries, "slates"):
+        for item in slate["items"]:
+            own = [one for one in of_kind(entries, "interactions") if one["item_id"] == item["item_id"]]
+            own = [one for one in own if one.get("ranking_id") == slate["_id"]]
+            acts, completions = [one for one in own if one["acts"]], [one for one in own if one["type"] == "complete"]
+            abandons = sorted((one for one in own if one["type"] == "abandon"), key=lambda one: (one["occur_time"], one["_id"]))
+            row = expected.setdefault(item["item_type"], Counter())
+            waits = [
+                max(0, (min(one["occur_time"] for one in some) - slate["show_time"]) // timedelta(milliseconds=1)) if some else None
+                for some in (acts, completions)
+            ]
+            row += Counter(impressions=1, acted=bool(acts), ignored=bool(own) and not acts, untouched=not own)
+            row += Counter(completed=bool(completions), finished=bool(completions or abandons))
+            row += Counter(action_milliseconds=waits[0] or 0, completion_milliseconds=waits[1] or 0)
+            if abandons:
+                expected.setdefault((item["item_type"], abandons[-1]["dropoff_point"]), Counter())["impressions"] += 1
+            if own and any(wait is not None for wait in waits):
+                times[slate["_id"], item["item_id"]] = (waits[0], waits[1])
+            expected[item["item_type"]] = row
+    found: dict[object, Counter[str]] = {}
+    for tally, counters in tallies.items():
+        if tally.scope in ("type", "dropoff"):
+            for (_, name), count in counters.items():
+                found.setdefault(tally.key, Counter())[name] += count
+    for key, row in expected.items():
+        assert {name: found.get(key, Counter())[name] for name in row} == dict(row), key
+    kept = {key: one.to_document(Combination.MAX).get("timed") for key, one in attributions.items()}
+    assert {key: (timed.get("action"), timed.get("completion")) for key, timed in kept.items() if timed} == times
 
 
 @given(ledgers())
