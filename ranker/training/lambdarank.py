@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranker.models.bundle import raw_scores, read_forest
 from ranker.training.data import TrainingData
+from ranker.training.evaluation import slate_ndcg
 from ranker.training.labels import LABEL_GAIN, grades
 from ranker.training.settings import TrainerSettings
 
@@ -37,6 +38,10 @@ class Fitted:
     """LightGBM's text, up to the best round."""
     tree_count: int
     """Its trees, up to the best round."""
+    rounds_added: int
+    """Trees beyond those it went on from."""
+    rounds_removed: int
+    """Trees trained beyond the best round, and dropped again."""
     gains: tuple[float, ...]
     """Total gain of each feature's splits."""
 
@@ -76,16 +81,21 @@ def fit(
 ) -> Fitted:
     """Trains until the validation slice's NDCG@10 has not risen for `early_stopping_rounds`, and keeps the best round.
 
-    `continued` is the forest to go on from (warm start), over the same features. `on_round` hears of every round; `stopped` is asked.
+    `continued` is the forest to go on from (warm start), over the same features; where no further round is better on the validation
+    slice than it is, it stays as it is. `on_round` hears of every round; `stopped` is asked.
 
     Raises:
         Stopped: `stopped` said so.
     """
     options = parameters(settings, train.row_count)
 
+    trained = 0
+
     def each_round(environment: lightgbm.callback.CallbackEnv) -> None:
+        nonlocal trained
         if stopped():
             raise Stopped
+        trained += 1
         on_round(environment.iteration)
 
     base = None if continued is None else read_forest(continued)
@@ -101,9 +111,25 @@ def fit(
     )
     best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     forest = booster.model_to_string(num_iteration=best).encode()
-    kept = read_forest(forest)
+    kept, begun = read_forest(forest), 0 if base is None else base.num_trees()
+    if base is not None and _ndcg(kept, validation, options) <= _ndcg(base, validation, options):
+        assert continued is not None
+        forest, kept = continued, base
     gains = tuple(float(gain) for gain in kept.feature_importance(importance_type="gain"))
-    return Fitted(forest=forest, tree_count=kept.num_trees(), gains=gains)
+    added = kept.num_trees() - begun
+    return Fitted(
+        forest=forest,
+        tree_count=kept.num_trees(),
+        rounds_added=added,
+        rounds_removed=trained - added,
+        gains=gains,
+    )
+
+
+def _ndcg(booster: lightgbm.Booster, data: TrainingData, options: dict[str, Any]) -> float:
+    """Mean NDCG@10 over slates, ties as expectations."""
+    said = raw_scores(booster, data.matrix, num_threads=options["num_threads"])
+    return float(np.nanmean(slate_ndcg(said, data.labels, data.offsets, EVALUATED_AT)))
 
 
 def _dataset(data: TrainingData, options: dict[str, Any], reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:

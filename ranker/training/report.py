@@ -36,6 +36,10 @@ class TrainingReport:
     parameters: tuple[tuple[str, Any], ...]
     notes: tuple[str, ...]
     """What a reader should know beside it."""
+    rounds_added: int | None
+    """Trees added: to nothing, or in a warm start to the champion's; None: nothing was trained."""
+    rounds_removed: int | None
+    """Trees trained beyond those and dropped again, since they did not help the validation slice."""
     seconds: float
     """How long it took."""
 

@@ -37,6 +37,9 @@ class TrainerSettings(Section):
     early_stopping_rounds: int = Field(50, ge=1)
     """Rounds without a better NDCG@10 on the validation slice after which training stops."""
 
+    warm_start_max_trees: int = Field(2_000, ge=1, le=100_000)
+    """Trees of a champion from which on it is not continued any more: every tree costs time at each ranking."""
+
     learning_rate: float = Field(0.05, gt=0, le=1)
     """What a tree's correction is multiplied by."""
 

@@ -19,16 +19,18 @@ from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
 from ranker.training import lambdarank, suitability
 from ranker.training.arrivals import folded_interactions
 from ranker.training.baselines import PRIOR_SCORE, SlateFigures, as_shown, at_random, figures, prior_score
+from ranker.training.continuation import Continuation, continuation, require_same_features, split_new
 from ranker.training.data import DatasetCounts, TrainingData
 from ranker.training.dataset import Progress, count_interactions, load
 from ranker.training.gate import judge
 from ranker.training.labels import LABEL_GAIN
+from ranker.training.lambdarank import Fitted
 from ranker.training.measurement import measure, sample_slates
 from ranker.training.report import TrainingReport
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment, split
 from ranker.training.turn import kept_alive, life_sign, take_turn
-from runtime.errors import Aborted, FailedPrecondition, RankloopError
+from runtime.errors import Aborted, RankloopError
 from runtime.lease import Lease
 from runtime.mongo import Mongo
 
@@ -71,6 +73,7 @@ class _Outcome:
     bundle: Bundle | None = None
     record: ModelRecord | None = None
     promoted: bool = False
+    fitted: Fitted | None = None
 
 
 async def train(mongo: Mongo, options: TrainingOptions, progress: Progress) -> TrainingReport:
@@ -81,7 +84,7 @@ async def train(mongo: Mongo, options: TrainingOptions, progress: Progress) -> T
     Raises:
         AlreadyTraining: another trainer is at work. It is no run, and nothing was looked at.
         CannotTrain: the data do not allow it. The run is in the history as failed, the champion untouched.
-        FailedPrecondition: a warm start without a champion to continue, or over other features.
+        FailedPrecondition: a warm start without a champion to continue, over other features, or of too large a forest.
     """
     if options.mode == "evaluate-only":
         return await _in_turn(mongo, None, options, progress)
@@ -113,6 +116,7 @@ async def _in_turn(mongo: Mongo, lease: Lease | None, options: TrainingOptions, 
         model_version=report.model_version if trained else "",
         promoted=report.promoted,
         metrics=report.metrics,
+        rounds=None if report.rounds_added is None or report.rounds_removed is None else (report.rounds_added, report.rounds_removed),
     )
     return report
 
@@ -131,9 +135,17 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     start, end = begin - timedelta(days=settings.lookback_days), begin + CLOCKS_AHEAD
     suitability.require_interactions(await count_interactions(mongo, start, end), settings)
     champion, notes = await _champion(registry)
+    base = None
+    if options.mode == "warm-start":
+        base = continuation(None if champion is None else champion.bundle, max_trees=settings.warm_start_max_trees)
+        start = base.start(start)
     data, counts = await load(mongo, start, end, progress, untouched=settings.untouched)
     suitability.require_variety(data, counts)
-    parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates)
+    if base is None:
+        parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates)
+    else:
+        require_same_features(base, data)
+        parts = split_new(data, base, validation_split=settings.validation_split, min_slates=settings.min_slates)
     if not suitability.labels_differ(parts.train):
         raise suitability.one_label("every slate to learn from")
     notes += suitability.notes(parts, None if champion is None else champion.record)
@@ -143,12 +155,18 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
         metrics = _test_metrics(parts.test, rankers, settings)
         outcome = _Outcome(decision=decision, metrics=metrics, bundle=champion.bundle if champion else None)
     else:
-        base = _to_continue(champion, parts.train) if options.mode == "warm-start" else None
-        bundle = await _fitted(parts, base, settings, progress)
+        fitted = await _fitted(parts, base, settings, progress)
         progress.step("measuring")
-        bundle, metrics = await asyncio.to_thread(_measured, bundle, parts, rankers, settings)
-        progress.step("publishing")
-        outcome = await _published(registry, bundle, metrics, champion, options.clock)
+        if base is not None and not fitted.rounds_added:
+            metrics = await asyncio.to_thread(_test_metrics, parts.test, rankers, settings)
+            outcome = _Outcome(decision=_rounds_told(base, fitted), metrics=metrics, bundle=base.bundle, fitted=fitted)
+        else:
+            bundle = await asyncio.to_thread(_bundled, fitted, parts, base, settings)
+            bundle, metrics = await asyncio.to_thread(_measured, bundle, parts, rankers, settings)
+            progress.step("publishing")
+            outcome = await _published(registry, bundle, metrics, champion, options.clock)
+            told = outcome.decision if base is None else f"{_rounds_told(base, fitted)}; {outcome.decision}"
+            outcome = replace(outcome, decision=told, fitted=fitted)
     return _report(run, options, champion, outcome, parts, counts, notes)
 
 
@@ -166,16 +184,6 @@ async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str
     return _Champion(version=version, record=record, bundle=bundle), []
 
 
-def _to_continue(champion: _Champion | None, data: TrainingData) -> Bundle:
-    """The bundle that a warm start goes on from. Raises FailedPrecondition if there is none that can be."""
-    if champion is None or champion.bundle is None:
-        raise FailedPrecondition("there is no champion to continue from: train with --mode full first", reason="NO_CHAMPION")
-    if champion.bundle.passport.feature_names != data.feature_names:
-        described = f"the champion {champion.version} has other features than the slates and cannot be continued: train with --mode full"
-        raise FailedPrecondition(described, reason="OTHER_FEATURES")
-    return champion.bundle
-
-
 def _rankers(test: TrainingData, champion: _Champion | None, settings: TrainerSettings) -> dict[str, SlateFigures]:
     """What a model stands beside, on the test slates."""
     rankers = {"as_shown": as_shown(test), "random": at_random(test, seed=settings.seed)}
@@ -191,17 +199,16 @@ def _figures_of(bundle: Bundle, data: TrainingData, settings: TrainerSettings) -
     return figures(data, scores)
 
 
-async def _fitted(parts: Split, base: Bundle | None, settings: TrainerSettings, progress: Progress) -> Bundle:
-    """A bundle of the trained forest, without a name and without metrics yet."""
+async def _fitted(parts: Split, base: Continuation | None, settings: TrainerSettings, progress: Progress) -> Fitted:
     stop = threading.Event()
     progress.step("training", settings.num_boost_round)
     try:
-        fitted = await asyncio.to_thread(
+        return await asyncio.to_thread(
             lambdarank.fit,
             parts.train,
             parts.validation,
             settings,
-            continued=None if base is None else base.forest,
+            continued=None if base is None else base.bundle.forest,
             on_round=lambda _: progress.advance(1),
             stopped=stop.is_set,
         )
@@ -209,23 +216,37 @@ async def _fitted(parts: Split, base: Bundle | None, settings: TrainerSettings, 
         # The thread goes on when its task is cancelled; it looks here between rounds.
         stop.set()
         raise
+
+
+def _rounds_told(base: Continuation, fitted: Fitted) -> str:
+    """What a warm start did, in words."""
+    version, trees = base.bundle.model_version, base.bundle.passport.tree_count
+    tried = fitted.rounds_added + fitted.rounds_removed
+    if not fitted.rounds_added:
+        return f"none of {tried} further rounds was better on the validation slates than {version} with its {trees} trees: nothing changes"
+    return f"went on from {version} with its {trees} trees: {fitted.rounds_added} rounds added, {fitted.rounds_removed} removed again"
+
+
+def _bundled(fitted: Fitted, parts: Split, base: Continuation | None, settings: TrainerSettings) -> Bundle:
+    """A bundle of the trained forest, without a name and without metrics yet."""
     train, validation, _ = slices = parts.slices()
+    learned = (train,) if base is None or base.learned is None else (base.learned, train)
     passport = Passport(
         model_version="",
         source="train",
         feature_names=parts.train.feature_names,
         schema_hash=parts.train.schema_hash,
         tree_count=fitted.tree_count,
-        data_start_time=train.start_time,
+        data_start_time=learned[0].start_time,
         data_end_time=validation.end_time,
-        slate_count=train.slate_count,
-        row_count=train.row_count,
-        slices=slices,
+        slate_count=sum(one.slate_count for one in learned),
+        row_count=sum(one.row_count for one in learned),
+        slices=(*learned[:-1], *slices),
         top_features=top_features(parts.train.feature_names, fitted.gains),
         label_gain=LABEL_GAIN,
         parameters=_parameters(settings, parts.train.row_count),
         library_versions=(("lightgbm", lightgbm.__version__), ("numpy", np.__version__)),
-        parent_version="" if base is None else base.model_version,
+        parent_version="" if base is None else base.bundle.model_version,
     )
     return Bundle.make(passport, fitted.forest, canned_rows(parts.test))
 
@@ -319,5 +340,7 @@ def _report(
         top_features=() if passport is None else passport.top_features,
         parameters=() if passport is None else passport.parameters,
         notes=tuple(notes),
+        rounds_added=None if outcome.fitted is None else outcome.fitted.rounds_added,
+        rounds_removed=None if outcome.fitted is None else outcome.fitted.rounds_removed,
         seconds=(options.clock() - (run.begin_time or run.create_time)).total_seconds(),
     )

@@ -220,30 +220,6 @@ async def test_data_that_teach_nothing_are_refused_with_the_reason(mongo: Mongo,
     assert await ModelRegistry(mongo).champion() is None
 
 
-async def test_a_warm_start_goes_on_from_the_champions_trees(mongo: Mongo) -> None:
-    with_no_champion = pytest.raises(FailedPrecondition, match="no champion to continue")
-    await History(slates=300).write(mongo)
-    with with_no_champion:
-        await run(mongo, mode="warm-start")
-    first = await run(mongo, run_id="run-2")
-    await History(slates=100, seed=9, first=1000, days=5).write(mongo)
-    report = await run(mongo, mode="warm-start", run_id="run-3", now=NOW + timedelta(minutes=1))
-    registry = ModelRegistry(mongo)
-    base, continued = await registry.fetch(first.model_version), await registry.fetch(report.model_version)
-    assert continued.passport.parent_version == first.model_version
-    assert continued.passport.tree_count > base.passport.tree_count
-    trees = [text.partition("\nTree=0")[2].partition("end of trees")[0] for text in (base.forest.decode(), continued.forest.decode())]
-    assert trees[1].startswith(trees[0].rstrip())
-
-
-async def test_a_warm_start_over_other_features_is_refused(mongo: Mongo) -> None:
-    await History(slates=200, days=40).write(mongo)
-    await run(mongo)
-    await History(slates=100, names=("item_cost", "item_quality"), schema_hash="schema-two", first=1000, days=1).write(mongo)
-    with pytest.raises(FailedPrecondition, match="other features"):
-        await run(mongo, mode="warm-start", run_id="run-2", now=NOW + timedelta(minutes=1))
-
-
 async def test_a_request_that_waits_is_taken_up_but_not_by_an_evaluation(mongo: Mongo) -> None:
     await History(slates=200).write(mongo)
     runs = TrainingRuns(mongo)
