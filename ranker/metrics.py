@@ -20,7 +20,7 @@ CANDIDATES = Counter("rankloop_ranker_candidates", "Candidates ranked.")
 UNKNOWN_NAMES = Counter(
     "rankloop_ranker_unknown_feature_names", "Feature names sent that the schema does not know, once per request and name."
 )
-REFUSALS = Counter("rankloop_ranker_model_refusals", "Models refused.")
+REFUSALS = Counter("rankloop_ranker_model_refusals", "Models refused, by why.", ("reason",))
 SWAPS = Counter("rankloop_ranker_model_swaps", "Times another model began to serve.")
 MODEL_LOADED = Gauge("rankloop_ranker_model_loaded", "1 while a model serves, 0 while rankings are by prior.")
 MODEL_LOAD_SECONDS = Gauge("rankloop_ranker_model_load_seconds", "How long fetching, verifying and warming up the serving model took.")
@@ -31,6 +31,10 @@ ITEMS_REFUSED = Gauge("rankloop_ranker_items_refused", "Times an item or type fo
 USERS = Gauge("rankloop_ranker_users", "Users whose history is in memory.")
 USER_READS = Gauge("rankloop_ranker_user_reads", "Histories asked for since start, by what came of it.", ("result",))
 
+REFUSAL_REASONS: Final = ("BAD_BUNDLE", "CANNED_SCORES_DIFFER", "NOT_FINITE", "UNKNOWN_FEATURES", "TOO_SLOW", "NOT_LOADABLE")
+
+for _reason in REFUSAL_REASONS:
+    REFUSALS.labels(_reason)
 for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _algorithm in ("lambdarank", "prior_score", "caller_order"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ranker import metrics as figures
 from ranker.features import request
 from ranker.features.schema import FeatureSchema, default_schema
 from ranker.models.loader import ModelLoader
-from ranker.models.refusal import RefusalBook
+from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
 from ranker.service import WorkerServicer
 from ranker.settings import FeatureSettings, RankerSettings
@@ -27,6 +28,8 @@ from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 
 log = get_logger("ranker")
+
+EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")
 
 
 def schema_of(settings: FeatureSettings) -> FeatureSchema:
@@ -77,15 +80,16 @@ async def run(
             timeout_seconds=ranker.user_read_timeout_seconds,
             limit=ranker.user_history_limit,
         )
+        follower = ItemFollower(on.mongo, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
         registry = ModelRegistry(on.mongo)
         loader = ModelLoader(
             registry,
-            RefusalBook(on.mongo, registry),
+            RankerNotes(registry, lambda: named(server.address)),
             schema,
             poll_seconds=ranker.model_poll_seconds,
             pinned_limit=ranker.pinned_models,
+            budget_seconds=ranker.model_budget_seconds,
         )
-        follower = ItemFollower(on.mongo, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
         worker = Worker(ranker, schema, items, users, loader)
         service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker))
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
@@ -104,6 +108,12 @@ async def run(
             for task in following:
                 task.cancel()
     log.info("ranker stopped")
+
+
+def named(address: str) -> str:
+    """What a ranker at that address is called: the address, or the machine's name and the port where it answers at every address."""
+    host, _, port = address.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in EVERY_ADDRESS else address
 
 
 def _watch(items: ItemState, users: UserHistories) -> None:

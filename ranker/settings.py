@@ -38,8 +38,11 @@ class RankerSettings(RpcSettings):
     diversifier: Diversifier = "mmr"
     """What makes slates varied: `mmr` (maximal marginal relevance), or `dpp` (a determinantal point process, greedily)."""
 
-    model_poll_seconds: float = Field(1.0, gt=0, le=3600)
-    """How often the registry is asked for the champion."""
+    model_poll_seconds: float = Field(0.25, gt=0, le=3600)
+    """How often the registry is asked for the champion: how soon a promotion or a rollback is heard of."""
+
+    model_budget_seconds: float = Field(0.05, gt=0, le=60)
+    """The longest that scoring a hundred candidates may take, in processor time; a model that takes longer is refused."""
 
     item_poll_seconds: float = Field(1.0, gt=0, le=3600)
     """How often new tallies and catalogue changes are read."""

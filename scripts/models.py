@@ -66,7 +66,7 @@ def list_models(
     for model in found:
         table.add_row(
             model.model_version,
-            status_of(model),
+            status_of(model) + (f", refused by {len(model.refusals)}" if model.refusals else ""),
             moment(model.create_time),
             f"{model.tree_count:,}",
             f"{model.slate_count:,}",
@@ -101,7 +101,7 @@ def show(
 def promote(
     version: Annotated[str, typer.Argument(help="The version that shall serve.")], server: Server = DEFAULT_ADDRESS, as_json: Json = False
 ) -> None:
-    """Lets a model serve. Rankers load it within seconds; no call fails or waits.
+    """Lets a model serve. Rankers try it and swap when it is warm; no call fails or waits.
 
     Examples:
 
@@ -193,6 +193,10 @@ def _print(model: model_pb2.Model, as_json: bool) -> None:
     table.add_row("created", f"{moment(model.create_time)} by {model.source}")
     if model.HasField("promote_time"):
         table.add_row("promoted", moment(model.promote_time))
+    if model.HasField("serve_time"):
+        table.add_row("served since", moment(model.serve_time))
+    for refusal in model.refusals:
+        table.add_row("refused by", f"{refusal.ranker}: {refusal.description} ({refusal.reason}, {moment(refusal.refuse_time)})")
     if model.HasField("data_start_time"):
         table.add_row("learned from", f"{moment(model.data_start_time)} to {moment(model.data_end_time)}")
         table.add_row("", f"{model.slate_count:,} slates, {model.row_count:,} impressions")

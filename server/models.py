@@ -112,7 +112,13 @@ def model_message(record: ModelRecord) -> pb.Model:
         top_features=[pb.FeatureImportance(feature=gain.feature, gain_share=gain.gain_share) for gain in record.top_features],
         file_sha256=record.files,
         byte_count=record.byte_count,
+        refusals=[
+            pb.Refusal(ranker=one.ranker, reason=one.reason, description=one.description, refuse_time=to_timestamp(one.refuse_time))
+            for one in record.refusals
+        ],
     )
+    if record.serve_time is not None:
+        model.serve_time.CopyFrom(to_timestamp(record.serve_time))
     if record.promote_time is not None:
         model.promote_time.CopyFrom(to_timestamp(record.promote_time))
     if record.data_start_time is not None and record.data_end_time is not None:

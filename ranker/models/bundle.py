@@ -37,7 +37,7 @@ MAX_CANNED_ROWS = 64
 
 
 class BadBundle(FailedPrecondition):
-    """The files of a model do not agree with each other, or are no model."""
+    """The files of a model do not agree with each other, or are no model. `reason`: BAD_BUNDLE, CANNED_SCORES_DIFFER or NOT_FINITE."""
 
     reason = "BAD_BUNDLE"
 
@@ -143,7 +143,7 @@ class Bundle:
         Raises:
             BadBundle: a hash, a file, the number of features or trees, or a canned score does not agree; the sentence says which.
         """
-        self._verify_hashes()
+        self.verify_hashes()
         passport, canned = self.passport, self.canned
         booster = read_forest(self.forest)
         features = len(passport.feature_names)
@@ -159,15 +159,19 @@ class Bundle:
         if not rows or canned.scores.shape != (rows,) or canned.matrix.shape != (rows, features):
             raise BadBundle(f"the canned rows are {canned.matrix.shape}, the scores {canned.scores.shape}; not (n, {features}) and (n,)")
         if not np.isfinite(canned.scores).all():
-            raise BadBundle("a canned score is not finite")
+            raise BadBundle("a canned score is not finite", reason="NOT_FINITE")
         scores = raw_scores(booster, canned.matrix)
         differing = int((scores != canned.scores).sum())
         if differing:
             worst = float(np.abs(scores - canned.scores).max())
-            raise BadBundle(f"{differing} of {scores.size} canned scores differ from those recorded, by up to {worst:.3g}")
+            raise BadBundle(
+                f"{differing} of {scores.size} canned scores differ from those recorded, by up to {worst:.3g}",
+                reason="CANNED_SCORES_DIFFER",
+            )
         return booster
 
-    def _verify_hashes(self) -> None:
+    def verify_hashes(self) -> None:
+        """Checks that every file is there and is what the manifest says. Raises BadBundle."""
         missing = sorted(set(FILES) - set(self.files))
         if missing:
             raise BadBundle(f"the bundle lacks {', '.join(missing)}")

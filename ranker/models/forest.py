@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ VERSIONS = ("v3", "v4")
 TRAILER = "\nend of trees"
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
+_NOT_FINITE = {"nan", "inf", "infinity"}
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{0,400})?([eE][-+]?[0-9]{1,3})?")
 
 
@@ -43,6 +45,19 @@ class CleanForest:
     tree_count: int
     max_leaf_count: int
     """Leaves of its largest tree."""
+    largest_score: float
+    """No score is farther from 0: the sum of each tree's largest leaf."""
+
+
+def check_forest(forest: bytes) -> None:
+    """Checks that LightGBM can be given a forest, and that its scores are finite whatever it is asked.
+
+    Raises:
+        BadBundle: it cannot be walked, or a score of it need not be finite; the sentence says where.
+    """
+    clean = clean_forest(forest)
+    if not math.isfinite(clean.largest_score):
+        raise BadBundle("the forest's leaves are so large that a score of it need not be finite", reason="NOT_FINITE")
 
 
 def clean_forest(forest: bytes) -> CleanForest:
@@ -77,16 +92,20 @@ def clean_forest(forest: bytes) -> CleanForest:
     if stated and len(stated) != len(trees):
         raise BadBundle(f"the header speaks of {len(stated)} trees and {len(trees)} are there: some were lost or added")
     written: list[str] = []
-    largest = 0
+    largest, bound = 0, 0.0
     for index, tree in enumerate(trees):
-        lines, leaves = _tree(_Fields(tree, f"tree {index}"), features)
+        lines, leaves, largest_leaf = _tree(_Fields(tree, f"tree {index}"), features)
         written.append("\n".join((f"Tree={index}", *lines, "", "", "")))
         largest = max(largest, leaves)
+        bound += largest_leaf
+        # This runs on a thread beside one that answers calls, which gets its turn after every tree and not after a time slice.
+        time.sleep(0)
     return CleanForest(
         text=_text(written, features, averaged="\naverage_output" in head).encode(),
         feature_count=features,
         tree_count=len(trees),
         max_leaf_count=largest,
+        largest_score=bound,
     )
 
 
@@ -106,8 +125,8 @@ def _text(trees: Sequence[str], features: int, *, averaged: bool) -> str:
     return "\n".join((*header, "", "".join(trees) + TRAILER.lstrip(), ""))
 
 
-def _tree(tree: _Fields, features: int) -> tuple[list[str], int]:
-    """The lines of a tree, and its number of leaves."""
+def _tree(tree: _Fields, features: int) -> tuple[list[str], int, float]:
+    """The lines of a tree, its number of leaves, and the value of the leaf farthest from 0."""
     leaves = tree.whole("num_leaves", 1, MAX_LEAVES)
     splits = leaves - 1
     if "is_linear" in tree.words and tree.whole("is_linear", 0, MAX_INTEGER):
@@ -122,7 +141,7 @@ def _tree(tree: _Fields, features: int) -> tuple[list[str], int]:
         thresholds = tree.numbers("threshold", splits)
         if categorical:
             _check_categories(tree, [value for value, decision in zip(thresholds, decisions, strict=True) if decision & CATEGORICAL], lists)
-    tree.numbers("leaf_value", leaves)
+    largest_leaf = max(map(abs, tree.numbers("leaf_value", leaves)))
     for name, count in (("split_gain", splits), ("internal_value", splits), ("internal_weight", splits), ("leaf_weight", leaves)):
         if count and name in tree.words:
             tree.numbers(name, count)
@@ -130,7 +149,7 @@ def _tree(tree: _Fields, features: int) -> tuple[list[str], int]:
         if count and name in tree.words:
             tree.integers(name, count, 0, MAX_INTEGER)
     lines = [f"num_leaves={leaves}", f"num_cat={lists}", *(f"{name}={' '.join(words)}" for name, words in tree.taken.items())]
-    return [*lines, "is_linear=0", "shrinkage=1"], leaves
+    return [*lines, "is_linear=0", "shrinkage=1"], leaves, largest_leaf
 
 
 def _check_shape(left: Sequence[int], right: Sequence[int], leaves: int, where: str) -> None:
@@ -191,7 +210,7 @@ class _Fields:
         words = self._split(name, count, _NUMBER)
         values = [float(word) for word in words]
         if not all(map(math.isfinite, values)):
-            raise BadBundle(f"{self.where}: {name} has a value that is not finite")
+            raise BadBundle(f"{self.where}: {name} has a value that is not finite", reason="NOT_FINITE")
         self.taken[name] = words
         return values
 
@@ -203,5 +222,7 @@ class _Fields:
             raise BadBundle(f"{self.where}: {name} has {len(words)} values; expected {count}")
         for word in words:
             if not form.fullmatch(word):
-                raise BadBundle(f"{self.where}: {name} has {word[:40]!r}, which is no {'whole ' if form is _INTEGER else 'finite '}number")
+                kind = "whole" if form is _INTEGER else "finite"
+                reason = "NOT_FINITE" if word.lstrip("+-").lower() in _NOT_FINITE else None
+                raise BadBundle(f"{self.where}: {name} has {word[:40]!r}, which is no {kind} number", reason=reason)
         return words

@@ -7,20 +7,21 @@ import time
 from collections import OrderedDict
 from typing import Final, Protocol
 
-import numpy as np
-
 from ranker import metrics
 from ranker.features.schema import FeatureSchema
 from ranker.models.bundle import BadBundle, Bundle
+from ranker.models.refusal import Refusal
 from ranker.models.registry import ModelRecord
+from ranker.models.trial import TooSlow, prepare
 from ranker.scoring.scorer import ForestScorer, UnknownFeatures
 from runtime.errors import NotFound, StorageError
 from runtime.logs import get_logger
 
 log = get_logger("ranker")
 
-WARM_UP_ROWS: Final = 100
 MAX_REMEMBERED_REFUSALS: Final = 1000
+LONGEST_LINEAGE: Final = 20
+"""Champions back that a ranker looks for one that it can serve."""
 
 
 class Registry(Protocol):
@@ -30,17 +31,20 @@ class Registry(Protocol):
         """The version that shall serve; None: none."""
 
     async def get(self, model_version: str) -> ModelRecord:
-        """What is known of a model. Raises NotFound."""
+        """What is known of a model, the champion before it too. Raises NotFound."""
 
     async def fetch(self, model_version: str) -> Bundle:
         """Its bundle. Raises NotFound and BadBundle."""
 
 
-class Refusals(Protocol):
-    """Where a refusal is written down."""
+class Notes(Protocol):
+    """Where it is written down what became of a model here. Never fails."""
 
-    async def write(self, model_version: str, reason: str, *, broken: bool) -> None:
-        """Never fails. `broken`: the fault is the bundle's, not this ranker's."""
+    async def refused(self, model_version: str, refusal: Refusal) -> None:
+        """It cannot serve."""
+
+    async def serves(self, model_version: str) -> None:
+        """It serves."""
 
 
 class Refused(Exception):
@@ -53,10 +57,14 @@ class ModelLoader:
     A model that is refused leaves the one before serving, is not tried again by this process, and is marked in the registry.
     """
 
-    def __init__(self, registry: Registry, refusals: Refusals, schema: FeatureSchema, *, poll_seconds: float, pinned_limit: int) -> None:
+    def __init__(
+        self, registry: Registry, notes: Notes, schema: FeatureSchema, *, poll_seconds: float, pinned_limit: int, budget_seconds: float
+    ) -> None:
+        """`budget_seconds`: what scoring a hundred candidates may take."""
         self._registry = registry
-        self._refusals = refusals
+        self._notes = notes
         self._schema = schema
+        self._budget_seconds = budget_seconds
         self._poll_seconds = poll_seconds
         self._pinned_limit = pinned_limit
         self._pinned: OrderedDict[str, ForestScorer] = OrderedDict()
@@ -86,19 +94,47 @@ class ModelLoader:
             await asyncio.sleep(self._poll_seconds)
 
     async def poll(self) -> None:
-        """Lets the registry's champion serve, if it is another one and can. Raises StorageError."""
+        """Lets the registry's champion serve, if it is another one and can. Raises StorageError.
+
+        A process that starts while the champion cannot serve here takes the nearest champion before it that can.
+        """
         version = await self._registry.champion()
         present = self.champion
-        if version == (None if present is None else present.version) or version in self._refused:
+        if version == (None if present is None else present.version):
             return
         if version is None:
             self._swap(None)
             return
-        try:
-            scorer = self._resident(version) or await self._load(version)
-        except (Refused, NotFound):
+        scorer = await self._servable(version)
+        if scorer is None and present is None:
+            scorer = await self._predecessor(version)
+        # Loading takes a while, and somebody may have left that champion meanwhile: then the next poll has another one.
+        if scorer is None or await self._registry.champion() != version:
             return
         self._swap(scorer)
+        await self._notes.serves(scorer.version)
+
+    async def _servable(self, version: str) -> ForestScorer | None:
+        """The model, if it can serve here. Raises StorageError."""
+        try:
+            return self._resident(version) or await self._load(version)
+        except (Refused, NotFound):
+            return None
+
+    async def _predecessor(self, version: str) -> ForestScorer | None:
+        """The nearest champion before `version` that can serve here. Raises StorageError."""
+        seen = {version}
+        for _ in range(LONGEST_LINEAGE):
+            try:
+                version = (await self._registry.get(version)).previous
+            except NotFound:
+                return None
+            if not version or version in seen:
+                return None
+            seen.add(version)
+            if scorer := await self._servable(version):
+                return scorer
+        return None
 
     async def pinned(self, version: str) -> ForestScorer:
         """The model of that version, loaded if it is not in memory.
@@ -149,41 +185,48 @@ class ModelLoader:
             if resident is not None:
                 return resident
             began = time.perf_counter()
+            record = await self._registry.get(version)
+            if record.status == "refused":
+                raise Refused(record.status_reason)
             try:
-                record = await self._registry.get(version)
-                if record.status == "refused":
-                    raise Refused(record.status_reason)
                 bundle = await self._registry.fetch(version)
                 # Parsing and scoring a large forest takes a while: not on the event loop.
-                scorer = await asyncio.to_thread(prepare, bundle, self._schema, version)
-            except (BadBundle, UnknownFeatures) as error:
-                await self._refuse(version, str(error), broken=isinstance(error, BadBundle))
-                raise Refused(str(error)) from error
+                scorer = await asyncio.to_thread(prepare, bundle, self._schema, version, budget_seconds=self._budget_seconds)
+            except (StorageError, NotFound):
+                raise
+            except Exception as error:
+                refusal = refusal_of(error)
+                await self._refuse(version, refusal)
+                raise Refused(refusal.description) from error
             metrics.MODEL_LOAD_SECONDS.set(time.perf_counter() - began)
             return scorer
 
-    async def _refuse(self, version: str, reason: str, *, broken: bool) -> None:
-        self._refused[version] = reason
+    async def _refuse(self, version: str, refusal: Refusal) -> None:
+        self._refused[version] = refusal.description
         while len(self._refused) > MAX_REMEMBERED_REFUSALS:
             self._refused.popitem(last=False)
-        self.refusal = f"{version}: {reason}"
-        metrics.REFUSALS.inc()
-        log.error("model refused", model_version=version, refusal=reason, serving=self.champion.version if self.champion else "")
-        await self._refusals.write(version, reason, broken=broken)
+        self.refusal = f"{version}: {refusal.description}"
+        metrics.REFUSALS.labels(refusal.reason).inc()
+        log.error(
+            "model refused",
+            model_version=version,
+            reason=refusal.reason,
+            refusal=refusal.description,
+            serving=self.champion.version if self.champion else "",
+        )
+        await self._notes.refused(version, refusal)
 
 
-def prepare(bundle: Bundle, schema: FeatureSchema, version: str) -> ForestScorer:
-    """A bundle as a scorer that is known to work: hashes, canned slate, features, finite scores, warm.
-
-    Raises:
-        BadBundle: its files do not agree, or it gives scores that are not finite.
-        UnknownFeatures: it reads features that `schema` does not have.
-    """
-    booster = bundle.verify()
-    scorer = ForestScorer(booster, bundle.passport.feature_names, schema, version=version)
-    defaults = np.tile(schema.defaults, (WARM_UP_ROWS, 1))
-    for rows in (defaults, np.full_like(defaults, np.nan), np.zeros_like(defaults)):
-        if not np.isfinite(scorer.score(rows)).all():
-            raise BadBundle("the forest gives scores that are not finite")
-    scorer.explain(defaults[:1])
-    return scorer
+def refusal_of(error: Exception) -> Refusal:
+    """Why a model that failed like this is refused, and whose fault it is."""
+    if isinstance(error, BadBundle):
+        return Refusal(reason=error.reason, description=error.message, fault="bundle")
+    if isinstance(error, UnknownFeatures):
+        return Refusal(reason="UNKNOWN_FEATURES", description=str(error), fault="ranker")
+    if isinstance(error, TooSlow):
+        return Refusal(reason="TOO_SLOW", description=str(error), fault="either")
+    # Nobody foresaw it, so nobody knows whose fault it is; what serves goes on serving all the same.
+    log.error("a model could not be loaded", exc_info=error)
+    return Refusal(
+        reason="NOT_LOADABLE", description=f"loading it failed with {type(error).__name__}; the ranker's log says more", fault="ranker"
+    )

@@ -23,8 +23,24 @@ ModelStatus = Literal["candidate", "champion", "retired", "refused"]
 
 MAX_PAGE_SIZE = 1000
 
+MAX_REFUSALS = 64
+"""Rankers whose refusals of one model are kept, the latest; of each ranker its last."""
+
 ANY = "*"
 """Whichever model is champion; no model has this name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalRecord:
+    """That a ranker refused a model."""
+
+    ranker: str
+    """Where it answers, host:port."""
+    reason: str
+    """For programs."""
+    description: str
+    """For people."""
+    refuse_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +72,10 @@ class ModelRecord:
     """sha256 of each file of the bundle, by name."""
     byte_count: int = 0
     """Size of the packed bundle."""
+    serve_time: datetime | None = None
+    """When a ranker first let it serve; None: none did."""
+    refusals: tuple[RefusalRecord, ...] = ()
+    """Which rankers cannot serve it, and why; oldest first."""
 
     @classmethod
     def from_document(cls, document: Document) -> ModelRecord:
@@ -79,6 +99,8 @@ class ModelRecord:
             top_features=tuple(FeatureGain(**one) for one in document["top_features"]),
             files=dict(document["files"]),
             byte_count=document["byte_count"],
+            serve_time=document.get("serve_time"),
+            refusals=tuple(RefusalRecord(**one) for one in document.get("refusals", ())),
         )
 
 
@@ -251,6 +273,21 @@ class ModelRegistry:
         if not changed:
             raise FailedPrecondition(f"model {model_version} serves; promote another or roll back first", reason="MODEL_SERVES")
         return record
+
+    async def note_refusal(self, model_version: str, *, ranker: str, reason: str, description: str, now: datetime) -> None:
+        """Writes down that a ranker cannot serve a model, in the place of what it said of it before. Its status stays."""
+        said: Document = {"ranker": ranker, "reason": reason, "description": description, "refuse_time": now}
+        await self._models.update_one({"_id": model_version}, {"$pull": {"refusals": {"ranker": ranker}}})
+        await self._models.update_one({"_id": model_version}, {"$push": {"refusals": {"$each": [said], "$slice": -MAX_REFUSALS}}})
+
+    async def note_serving(self, model_version: str, *, ranker: str, now: datetime) -> None:
+        """Writes down that a ranker serves a model, and forgets that it refused it before."""
+        await self._models.update_one({"_id": model_version}, {"$min": {"serve_time": now}, "$pull": {"refusals": {"ranker": ranker}}})
+
+    async def explain_champion(self, model_version: str, reason: str) -> bool:
+        """Gives the champion another reason; False if it is not the champion. Which model is champion is not for one ranker to say."""
+        changed = await self._models.update_one({"_id": model_version, "status": "champion"}, {"$set": {"status_reason": reason}})
+        return bool(changed)
 
     async def _transact(self, work: Any) -> Any:
         try:

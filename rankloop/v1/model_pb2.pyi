@@ -169,6 +169,8 @@ class Model(_message.Message):
     TOP_FEATURES_FIELD_NUMBER: _builtins.int
     FILE_SHA256_FIELD_NUMBER: _builtins.int
     BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    SERVE_TIME_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Its name, unique in the deployment."""
     status: Global___ModelStatus.ValueType
@@ -219,6 +221,14 @@ class Model(_message.Message):
     def file_sha256(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """sha256 of each file of the bundle, by file name, in hexadecimal."""
 
+    @_builtins.property
+    def serve_time(self) -> _timestamp_pb2.Timestamp:
+        """When a ranker first let it serve; absent: none did yet."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
+        """The rankers that cannot serve it and go on with what they served before; the last word of each, oldest first."""
+
     def __init__(
         self,
         *,
@@ -239,14 +249,52 @@ class Model(_message.Message):
         top_features: _abc.Iterable[Global___FeatureImportance] | None = ...,
         file_sha256: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         byte_count: _builtins.int = ...,
+        serve_time: _timestamp_pb2.Timestamp | None = ...,
+        refusals: _abc.Iterable[Global___Refusal] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data_end_time", b"data_end_time", "data_start_time", b"data_start_time", "promote_time", b"promote_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data_end_time", b"data_end_time", "data_start_time", b"data_start_time", "promote_time", b"promote_time", "serve_time", b"serve_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "create_time", b"create_time", "data_end_time", b"data_end_time", "data_start_time", b"data_start_time", "feature_names", b"feature_names", "file_sha256", b"file_sha256", "metrics", b"metrics", "model_version", b"model_version", "promote_time", b"promote_time", "row_count", b"row_count", "schema_hash", b"schema_hash", "slate_count", b"slate_count", "source", b"source", "status", b"status", "status_reason", b"status_reason", "top_features", b"top_features", "tree_count", b"tree_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_count", b"byte_count", "create_time", b"create_time", "data_end_time", b"data_end_time", "data_start_time", b"data_start_time", "feature_names", b"feature_names", "file_sha256", b"file_sha256", "metrics", b"metrics", "model_version", b"model_version", "promote_time", b"promote_time", "refusals", b"refusals", "row_count", b"row_count", "schema_hash", b"schema_hash", "serve_time", b"serve_time", "slate_count", b"slate_count", "source", b"source", "status", b"status", "status_reason", b"status_reason", "top_features", b"top_features", "tree_count", b"tree_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """That a ranker refused a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANKER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REFUSE_TIME_FIELD_NUMBER: _builtins.int
+    ranker: _builtins.str
+    """The ranker: where it answers, host:port."""
+    reason: _builtins.str
+    """Why, for programs: BAD_BUNDLE, CANNED_SCORES_DIFFER, NOT_FINITE, UNKNOWN_FEATURES, TOO_SLOW, NOT_LOADABLE."""
+    description: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def refuse_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        ranker: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        description: _builtins.str = ...,
+        refuse_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refuse_time", b"refuse_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "ranker", b"ranker", "reason", b"reason", "refuse_time", b"refuse_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class FeatureImportance(_message.Message):

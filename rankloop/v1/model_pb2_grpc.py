@@ -98,14 +98,15 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModel(self, request, context):
-        """Makes a model the champion. Rankers load it within seconds; no call fails or waits.
+        """Makes a model the champion. Rankers hear of it within `ranker.model_poll_seconds` and swap when it is
+        loaded and tried; no call fails or waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackModel(self, request, context):
-        """Makes the champion before the present one the champion again.
+        """Makes the champion before the present one the champion again. Rankers keep it in memory and swap within `ranker.model_poll_seconds`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

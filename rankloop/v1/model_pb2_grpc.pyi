@@ -23,9 +23,11 @@ class ModelServiceStub:
     ImportModel: _aio.UnaryUnaryMultiCallable[_model_pb2.ImportModelRequest, _model_pb2.ImportModelResponse]
     """Brings a LightGBM text model of the caller's own. It is checked like every other and does not serve until promoted."""
     PromoteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.PromoteModelRequest, _model_pb2.PromoteModelResponse]
-    """Makes a model the champion. Rankers load it within seconds; no call fails or waits."""
+    """Makes a model the champion. Rankers hear of it within `ranker.model_poll_seconds` and swap when it is
+    loaded and tried; no call fails or waits.
+    """
     RollbackModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RollbackModelRequest, _model_pb2.RollbackModelResponse]
-    """Makes the champion before the present one the champion again."""
+    """Makes the champion before the present one the champion again. Rankers keep it in memory and swap within `ranker.model_poll_seconds`."""
     RequestTraining: _aio.UnaryUnaryMultiCallable[_model_pb2.RequestTrainingRequest, _model_pb2.RequestTrainingResponse]
     """Asks the trainer for a run. The next trainer that is started (`rankloop train`) takes it up."""
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_model_pb2.ListTrainingRunsRequest, _model_pb2.ListTrainingRunsResponse]
@@ -64,7 +66,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.PromoteModelRequest,
         context: _aio.ServicerContext[_model_pb2.PromoteModelRequest, _abc.Awaitable[_model_pb2.PromoteModelResponse]],
     ) -> _abc.Awaitable[_model_pb2.PromoteModelResponse]:
-        """Makes a model the champion. Rankers load it within seconds; no call fails or waits."""
+        """Makes a model the champion. Rankers hear of it within `ranker.model_poll_seconds` and swap when it is
+        loaded and tried; no call fails or waits.
+        """
 
     @_abc_1.abstractmethod
     def RollbackModel(
@@ -72,7 +76,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.RollbackModelRequest,
         context: _aio.ServicerContext[_model_pb2.RollbackModelRequest, _abc.Awaitable[_model_pb2.RollbackModelResponse]],
     ) -> _abc.Awaitable[_model_pb2.RollbackModelResponse]:
-        """Makes the champion before the present one the champion again."""
+        """Makes the champion before the present one the champion again. Rankers keep it in memory and swap within `ranker.model_poll_seconds`."""
 
     @_abc_1.abstractmethod
     def RequestTraining(

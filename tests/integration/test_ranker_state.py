@@ -1,11 +1,10 @@
-"""The ranking worker against a real database: what it reads at start, what it follows, which model serves."""
+"""The ranking worker against a real database: what it reads at start, what it follows, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 import json
-import math
 import signal
 import struct
 import sys
@@ -13,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import lightgbm
 import numpy as np
 import pytest
+from bundles import SCHEMA, bundle
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from numpy.typing import NDArray
 
-from ranker.features.schema import FeatureSchema, default_schema
-from ranker.models.bundle import CANNED, FOREST, Bundle
-from ranker.models.loader import ModelLoader
-from ranker.models.passport import Passport
-from ranker.models.refusal import RefusalBook
 from ranker.models.registry import ModelRegistry
 from ranker.process import register_schema
 from ranker.state.follower import ItemFollower
@@ -34,11 +27,9 @@ from rankloop.v1.ranking_pb2 import Candidate
 from rankloop.v1.ranking_pb2 import RankRequest as PublicRankRequest
 from rankloop.worker.v1 import worker_pb2_grpc
 from rankloop.worker.v1.worker_pb2 import GetStatusRequest, RankRequest
-from runtime.errors import NotFound
 from runtime.mongo import InsertOne, Long, Mongo, ReplaceOne
 from runtime.settings import MongoSettings
 
-SCHEMA = default_schema()
 MIDNIGHT = datetime.datetime(2026, 3, 5, tzinfo=datetime.UTC)
 NOON = MIDNIGHT + datetime.timedelta(hours=12)
 TODAY = day_of(MIDNIGHT.timestamp())
@@ -199,133 +190,6 @@ async def test_a_users_newest_interactions_by_one_indexed_read(mongo_both: Mongo
     assert history.dismissed == {"i7"}
     plan = await interactions.explain({"user_id": "u"}, sort=[("user_id", 1), ("occur_time", -1), ("_id", -1)])
     assert "SORT" not in str(plan["queryPlanner"]["winningPlan"])
-
-
-# Models
-
-
-def forest(columns: int, *, sign: float = 1.0) -> bytes:
-    rng = np.random.default_rng(1)
-    matrix = rng.normal(size=(300, columns))
-    data = lightgbm.Dataset(matrix, sign * matrix[:, 0])
-    parameters = {"objective": "regression", "num_leaves": 7, "verbosity": -1, "num_threads": 1}
-    return str(lightgbm.train(parameters, data, 10).model_to_string()).encode()
-
-
-def bundle(version: str, *, names: tuple[str, ...] = ("cost", "price"), sign: float = 1.0, schema: FeatureSchema = SCHEMA) -> Bundle:
-    passport = Passport(model_version=version, source="train", feature_names=names, schema_hash=schema.hash, tree_count=10)
-    canned: NDArray[np.float64] = np.array([[0.1, math.nan], [1.0, 2.0], [-1.0, 0.5]])
-    return Bundle.make(passport, forest(len(names), sign=sign), canned)
-
-
-def loader(mongo: Mongo, *, pinned_limit: int = 2) -> ModelLoader:
-    registry = ModelRegistry(mongo)
-    return ModelLoader(registry, RefusalBook(mongo, registry), SCHEMA, poll_seconds=0.01, pinned_limit=pinned_limit)
-
-
-def serving(models: ModelLoader) -> str:
-    return models.champion.version if models.champion else ""
-
-
-async def test_the_champion_is_loaded_and_swapped_and_the_previous_stays(mongo: Mongo) -> None:
-    registry, models = ModelRegistry(mongo), loader(mongo)
-    await models.poll()
-    assert serving(models) == ""
-    await registry.publish(bundle("one"), NOON)
-    await registry.publish(bundle("two", sign=-1.0), NOON)
-    await models.poll()
-    assert serving(models) == ""
-    await registry.promote("one", NOON)
-    await models.poll()
-    first = models.champion
-    assert serving(models) == "one"
-    await registry.promote("two", NOON)
-    await models.poll()
-    assert models.resident_versions == ("two", "one")
-    await registry.rollback(NOON)
-    await models.poll()
-    assert models.champion is first
-    matrix = np.tile(SCHEMA.defaults, (2, 1))
-    matrix[:, SCHEMA.index["cost"]] = [1.0, -1.0]
-    scores = models.champion.score(matrix)
-    assert scores[0] > scores[1]
-
-
-async def _spoil(mongo: Mongo, version: str, name: str, content: bytes) -> None:
-    """Puts other bytes in the place of a file of a published bundle, with hashes that agree."""
-    registry = ModelRegistry(mongo)
-    fetched = await registry.fetch(version)
-    changed = Bundle({**fetched.files, name: content})
-    document = await mongo.collection("models").find_one({"_id": version})
-    assert document is not None
-    await mongo.blobs.delete(document["bundle"])
-    await mongo.blobs.put(document["bundle"], changed.pack())
-
-
-@pytest.mark.parametrize("name", [FOREST, CANNED])
-async def test_a_corrupt_champion_is_refused_left_and_marked_and_the_old_one_goes_on(mongo: Mongo, name: str) -> None:
-    registry, models = ModelRegistry(mongo), loader(mongo)
-    await registry.publish(bundle("good"), NOON)
-    await registry.promote("good", NOON)
-    await models.poll()
-    await registry.publish(bundle("bad", sign=-1.0), NOON)
-    await _spoil(mongo, "bad", name, b"not what it was")
-    await registry.promote("bad", NOON)
-    for _ in range(3):
-        await models.poll()
-    assert serving(models) == "good"
-    assert models.refusal.startswith("bad: ")
-    record = await registry.get("bad")
-    assert record.status == "refused"
-    assert record.status_reason
-    assert await registry.champion() == "good"
-
-
-async def test_a_model_of_features_unknown_here_is_refused_but_stays_champion_for_others(mongo: Mongo) -> None:
-    registry, models = ModelRegistry(mongo), loader(mongo)
-    await registry.publish(bundle("good"), NOON)
-    await registry.promote("good", NOON)
-    await models.poll()
-    await registry.publish(bundle("ahead", names=("cost", "moon_phase")), NOON)
-    await registry.promote("ahead", NOON)
-    await models.poll()
-    assert serving(models) == "good"
-    record = await registry.get("ahead")
-    assert record.status == "champion"
-    assert "moon_phase" in record.status_reason
-
-
-async def test_the_first_champion_is_bad_and_nothing_serves(mongo: Mongo) -> None:
-    registry, models = ModelRegistry(mongo), loader(mongo)
-    await registry.publish(bundle("bad"), NOON)
-    await _spoil(mongo, "bad", FOREST, b"tree\n")
-    await registry.promote("bad", NOON)
-    await models.poll()
-    assert serving(models) == ""
-    assert "refused by a ranker" in (await registry.get("bad")).status_reason
-
-
-async def test_models_are_pinned_on_demand_and_the_longest_unused_goes(mongo: Mongo) -> None:
-    registry, models = ModelRegistry(mongo), loader(mongo)
-    for version in ("a", "b", "c"):
-        await registry.publish(bundle(version), NOON)
-    assert (await models.pinned("a")).version == "a"
-    assert (await models.pinned("b")) is (await models.pinned("b"))
-    await models.pinned("a")
-    await models.pinned("c")
-    assert models.resident_versions == ("a", "c")
-    with pytest.raises(NotFound):
-        await models.pinned("nobody")
-    await registry.refuse("b", "not good enough")
-    with pytest.raises(NotFound, match="not good enough"):
-        await models.pinned("b")
-
-
-async def test_many_ask_for_a_model_at_once_and_it_is_loaded_once(mongo: Mongo) -> None:
-    await ModelRegistry(mongo).publish(bundle("a"), NOON)
-    models = loader(mongo)
-    scorers = await asyncio.gather(*(models.pinned("a") for _ in range(8)))
-    assert len({id(scorer) for scorer in scorers}) == 1
 
 
 async def test_the_schema_is_written_down_once(mongo: Mongo) -> None:
