@@ -9,18 +9,18 @@ from pathlib import Path
 
 from ranker import metrics as figures
 from ranker.features import request
-from ranker.features.schema import FeatureSchema, default_schema
+from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
 from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
 from ranker.service import WorkerServicer
-from ranker.settings import FeatureSettings, RankerSettings
+from ranker.settings import FeatureSettings, RankerSettings, schema_of
 from ranker.state.follower import ItemFollower
 from ranker.state.items import ItemState, day_of
 from ranker.state.users import UserHistories
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
-from runtime.errors import DuplicateKey, Misconfigured
+from runtime.errors import DuplicateKey
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
 from runtime.process import ground
@@ -30,14 +30,6 @@ from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 log = get_logger("ranker")
 
 EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")
-
-
-def schema_of(settings: FeatureSettings) -> FeatureSchema:
-    """The deployment's feature schema. Raises Misconfigured for a declared name that is computed already."""
-    try:
-        return default_schema(settings.request)
-    except ValueError as error:
-        raise Misconfigured(f"features.request: {error}") from error
 
 
 async def register_schema(mongo: Mongo, schema: FeatureSchema) -> None:

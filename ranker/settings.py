@@ -8,7 +8,9 @@ from pydantic import Field, field_validator
 
 from ranker.diversity.diversifiers import Diversifier
 from ranker.features.history import LIMIT
+from ranker.features.schema import FeatureSchema, default_schema
 from runtime.configuration import Section
+from runtime.errors import Misconfigured
 from runtime.rpc.server import RpcSettings
 
 
@@ -73,3 +75,11 @@ class RankerSettings(RpcSettings):
 
     explained_features: int = Field(5, ge=1, le=100)
     """Contributions per item that `explain` returns, the largest."""
+
+
+def schema_of(settings: FeatureSettings) -> FeatureSchema:
+    """The deployment's feature schema. Raises Misconfigured for a declared name that is computed already."""
+    try:
+        return default_schema(settings.request)
+    except ValueError as error:
+        raise Misconfigured(f"features.request: {error}") from error

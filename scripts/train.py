@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ranker.models.runs import Mode
+from ranker.settings import schema_of
 from ranker.training.report import TrainingReport
 from ranker.training.settings import TrainerSettings
 from ranker.training.trainer import TrainingOptions
@@ -116,7 +117,13 @@ async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mo
     mongo = await Mongo.open(configuration.mongo)
     try:
         await migrate(mongo)
-        options = TrainingOptions(settings=settings, run_id=f"run-{secrets.token_hex(8)}", clock=lambda: datetime.now(UTC), mode=mode)
+        options = TrainingOptions(
+            settings=settings,
+            run_id=f"run-{secrets.token_hex(8)}",
+            clock=lambda: datetime.now(UTC),
+            mode=mode,
+            schema=schema_of(configuration.features),
+        )
         with steps(Console(stderr=True)) as progress:
             return await _unless_stopped(asyncio.create_task(run_training(mongo, options, progress)), stop)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -27,15 +27,26 @@ def day_of(seconds: float) -> int:
 class ItemState:
     """Catalogue and windowed tallies per item, tallies per type and of everything. A miss is an item of defaults."""
 
-    def __init__(self, number_names: Sequence[str], *, today: int, item_capacity: int = 2_000_000, type_capacity: int = 100_000) -> None:
-        """`number_names` as `Catalogue`; `today` as `WindowedTallies`; over the capacities further items and types are misses."""
+    def __init__(
+        self,
+        number_names: Sequence[str],
+        *,
+        today: int,
+        item_capacity: int = 2_000_000,
+        type_capacity: int = 100_000,
+        tallies: Callable[[Rows, int], WindowedTallies] = WindowedTallies,
+    ) -> None:
+        """`number_names` as `Catalogue`; `today` as `WindowedTallies`; over the capacities further items and types are misses.
+
+        `tallies` makes what counts, from rows and today.
+        """
         self.rows = Rows(item_capacity)
         self.catalogue = Catalogue(self.rows, number_names)
-        self.tallies = WindowedTallies(self.rows, today)
+        self.tallies = tallies(self.rows, today)
         self._type_rows = Rows(type_capacity)
-        self.type_tallies = WindowedTallies(self._type_rows, today)
+        self.type_tallies = tallies(self._type_rows, today)
         self._overall_rows = Rows(1)
-        self.overall_tallies = WindowedTallies(self._overall_rows, today)
+        self.overall_tallies = tallies(self._overall_rows, today)
 
     @property
     def item_count(self) -> int:

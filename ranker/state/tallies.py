@@ -23,7 +23,7 @@ class WindowedTallies:
     def __init__(self, rows: Rows, today: int) -> None:
         """`today` counts days from 1970-01-01 (UTC)."""
         self._rows = rows
-        self._book = Daybook(len(COUNTERS))
+        self._book: Daybook = Daybook(len(COUNTERS))
         self._sums: Ints = np.zeros((rows.end, WINDOW_COUNT, len(COUNTERS)), dtype=np.int64)
         self.today = today
         """The day the windows end with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,17 @@ class DatasetCounts:
     slates: int = 0
     """Slates shown in the window."""
     slates_without_features: int = 0
-    """Left out: recorded without the feature values they were ranked by."""
+    """Left out: recorded without the feature values they were ranked by, and not replayed."""
+    slates_replayed: int = 0
+    """Recorded without them, or with some only; the features are those that the ledger up to that moment gives."""
+    slates_over_cap: int = 0
+    """Left out: their user has more slates than one user may have."""
     slates_with_bad_features: int = 0
     """Left out: the logged values do not fit the items, or their schema is not known."""
     slates_of_one_item: int = 0
     """Left out: nothing to rank."""
+    labelled_slates_of_one_item: int = 0
+    """Of those, the ones whose item has a label above 0."""
     slates_without_label: int = 0
     """Left out: nobody did anything with any of their items, or only what has a label of 0."""
     slates_of_other_schemas: int = 0
@@ -35,8 +41,24 @@ class DatasetCounts:
     used_users: int = 0
     labelled_rows: int = 0
     """Used impressions with a label above 0."""
+    sampled_out_rows: int = 0
+    """Left out of the train slice alone: impressions without a label beyond those asked for."""
+    slates_in_gap: int = 0
+    """Left out: shown just before the next slice begins."""
     unseen_rows: int = 0
     """Left out: impressions of the used slates that nobody was seen to look at, where views show who looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codebook:
+    """What the codes of the columns stand for; a code is a place here."""
+
+    items: tuple[str, ...] = ()
+    """Item ids."""
+    item_types: tuple[str, ...] = ()
+    """Item types; an empty one is an unknown one."""
+    surfaces: tuple[str, ...] = ()
+    """Surfaces; an empty one was not said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -51,14 +73,22 @@ class TrainingData:
     """(rows,) float64, 0 to 1; 0 where nobody touched the impression."""
     positions: NDArray[np.int32]
     """(rows,) int32, from 1."""
+    items: NDArray[np.int32]
+    """(rows,) int32, codes of the items."""
+    item_types: NDArray[np.int32]
+    """(rows,) int32, codes of their types."""
     offsets: NDArray[np.int64]
     """(slates + 1,) int64: rows of slate s are offsets[s] to offsets[s + 1] − 1."""
     show_times: NDArray[np.int64]
     """(slates,) int64, milliseconds since 1970."""
     users: NDArray[np.int64]
     """(slates,) int64, a code per user; a slate without a user has a code of its own."""
+    surfaces: NDArray[np.int32]
+    """(slates,) int32, codes of the surfaces."""
     ranking_ids: NDArray[np.object_]
     """(slates,) str."""
+    codebook: Codebook
+    """What the codes stand for."""
 
     @property
     def slate_count(self) -> int:
@@ -77,17 +107,24 @@ class TrainingData:
 
     def part(self, first: int, last: int) -> TrainingData:
         """Slates `first` to `last` − 1, as views."""
-        begin, end = int(self.offsets[first]), int(self.offsets[last])
-        return TrainingData(
-            feature_names=self.feature_names,
-            schema_hash=self.schema_hash,
-            matrix=self.matrix[begin:end],
-            labels=self.labels[begin:end],
-            positions=self.positions[begin:end],
-            offsets=self.offsets[first : last + 1] - begin,
-            show_times=self.show_times[first:last],
-            users=self.users[first:last],
-            ranking_ids=self.ranking_ids[first:last],
+        rows, slates = slice(int(self.offsets[first]), int(self.offsets[last])), slice(first, last)
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in ROW_COLUMNS},
+            **{name: getattr(self, name)[slates] for name in SLATE_COLUMNS},
+            offsets=self.offsets[first : last + 1] - rows.start,
+        )
+
+    def chosen(self, slates: NDArray[np.int64]) -> TrainingData:
+        """These slates, (n,) int64 places in rising order, as copies."""
+        sizes = self.group_sizes[slates]
+        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        rows = np.repeat(self.offsets[slates] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in ROW_COLUMNS},
+            **{name: getattr(self, name)[slates] for name in SLATE_COLUMNS},
+            offsets=offsets,
         )
 
     def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
@@ -99,3 +136,7 @@ class TrainingData:
             if name in self.feature_names:
                 chosen[:, target] = self.matrix[:, self.feature_names.index(name)]
         return chosen
+
+
+ROW_COLUMNS = ("matrix", "labels", "positions", "items", "item_types")
+SLATE_COLUMNS = ("show_times", "users", "surfaces", "ranking_ids")

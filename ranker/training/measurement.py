@@ -47,18 +47,4 @@ def sample_slates(data: TrainingData, count: int) -> TrainingData:
     """At most `count` slates of `data`, evenly spread over its time."""
     if data.slate_count <= count:
         return data
-    chosen = np.linspace(0, data.slate_count - 1, count).round().astype(np.int64)
-    sizes = data.group_sizes[chosen]
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-    rows = np.repeat(data.offsets[chosen] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return TrainingData(
-        feature_names=data.feature_names,
-        schema_hash=data.schema_hash,
-        matrix=data.matrix[rows],
-        labels=data.labels[rows],
-        positions=data.positions[rows],
-        offsets=offsets,
-        show_times=data.show_times[chosen],
-        users=data.users[chosen],
-        ranking_ids=data.ranking_ids[chosen],
-    )
+    return data.chosen(np.linspace(0, data.slate_count - 1, count).round().astype(np.int64))

@@ -23,6 +23,20 @@ class TrainerSettings(Section):
     validation_split: float = Field(0.2, ge=0.02, le=0.8)
     """Share of the slates, the latest ones, that is not learned from: its earlier half stops the training, its later half is reported."""
 
+    gap_hours: float = Field(1.0, ge=0, le=24 * 365)
+    """Slates shown less than so long before a later slice begins are left out, so that what was learned from had come to its end; at most a
+    fiftieth of the time that all slates span. In hours."""
+
+    replay: bool = True
+    """Whether slates recorded without features, or with some that callers brought, get them from the ledger as it was then."""
+
+    max_slates_per_user: int = Field(1000, ge=0)
+    """Slates of one user that are used at most, evenly spread over the window: a robot is not a crowd. 0: all."""
+
+    negatives_per_positive: float = Field(0.0, ge=0, le=1000)
+    """Impressions without a label that are learned from per one with a label, in each slate, 1 at least; 0: all. The slices that stop the
+    training and that are reported keep all of theirs, so their figures and intervals are what they would be without sampling."""
+
     min_slates: int = Field(20, ge=4)
     """Slates to learn from and evaluate on that there must be at least."""
 
@@ -57,3 +71,13 @@ class TrainerSettings(Section):
 
     bootstrap_samples: int = Field(1000, ge=100, le=100_000)
     """Resamples of the users behind every interval."""
+
+    max_score_milliseconds: float = Field(50.0, gt=0)
+    """Longest that a model may take to score 100 candidates on one thread, the median of several times; a slower one is refused."""
+
+    max_model_bytes: int = Field(64 * 2**20, ge=1024)
+    """Largest packed model; a larger one is refused."""
+
+    may_become_constant: tuple[str, ...] = ()
+    """Features that a new model may have seen one value of only, although the champion saw several; other ones are taken for a fault in the
+    data, and the model is refused. `*`: all."""

@@ -7,7 +7,8 @@ time they were shown,
     validation  the earlier half of the rest: early stopping looks at it, so its figures flatter the model
     test        the later half: seen by nothing, and the only one whose figures decide
 
-A slate is never divided.
+A slate is never divided. Between slices lies a gap: what was shown shortly before a slice begins is left out of the one before it, because
+what became of it was still to come, and because it shares its hour with what the next slice judges.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Split:
     train: TrainingData
     validation: TrainingData
     test: TrainingData
+    in_gap: int = 0
+    """Slates left out for the gaps."""
 
     def slices(self) -> tuple[Slice, ...]:
         """As the passport states them."""
@@ -39,8 +42,12 @@ class Split:
         )
 
 
-def split(data: TrainingData, *, validation_split: float, min_slates: int) -> Split:
-    """Divides the data, whose slates are in the order they were shown.
+GAP_SHARE = 1 / 50
+"""A gap takes no more of the time that all slates span: a log of minutes has no hours to give."""
+
+
+def split(data: TrainingData, *, validation_split: float, min_slates: int, gap: timedelta = timedelta(0)) -> Split:
+    """Divides the data, whose slates are in the order they were shown. No slice is emptied for the sake of the gap.
 
     Raises:
         CannotTrain: there are fewer than `min_slates` slates, or too few for three parts.
@@ -54,7 +61,16 @@ def split(data: TrainingData, *, validation_split: float, min_slates: int) -> Sp
             "TOO_FEW_SLATES",
         )
     first, second = slates - held_out, slates - held_out + held_out // 2
-    return Split(train=data.part(0, first), validation=data.part(first, second), test=data.part(second, slates))
+    span = int(data.show_times[-1] - data.show_times[0])
+    wait = min(gap // timedelta(milliseconds=1), int(span * GAP_SHARE))
+    learned = max(1, min(first, int(np.searchsorted(data.show_times, data.show_times[first] - wait, side="right"))))
+    stopping = max(first + 1, min(second, int(np.searchsorted(data.show_times, data.show_times[second] - wait, side="right"))))
+    return Split(
+        train=data.part(0, learned),
+        validation=data.part(first, stopping),
+        test=data.part(second, slates),
+        in_gap=first - learned + second - stopping,
+    )
 
 
 def slice_of(name: str, data: TrainingData) -> Slice:

@@ -12,6 +12,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.features.schema import FeatureSchema
 from ranker.models.bundle import MAX_CANNED_ROWS, BadBundle, Bundle
 from ranker.models.passport import Metric, Passport, sorted_items, top_features
 from ranker.models.registry import ModelRecord, ModelRegistry
@@ -27,6 +28,7 @@ from ranker.training.labels import LABEL_GAIN
 from ranker.training.lambdarank import Fitted
 from ranker.training.measurement import measure, sample_slates
 from ranker.training.report import TrainingReport
+from ranker.training.sampling import thinned
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment, split
 from ranker.training.turn import kept_alive, life_sign, take_turn
@@ -52,6 +54,8 @@ class TrainingOptions:
     """The present moment, in UTC."""
     mode: Mode = "full"
     trigger: Trigger = "command"
+    schema: FeatureSchema | None = None
+    """The deployment's features, for slates recorded without; None: those are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +143,25 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     if options.mode == "warm-start":
         base = continuation(None if champion is None else champion.bundle, max_trees=settings.warm_start_max_trees)
         start = base.start(start)
-    data, counts = await load(mongo, start, end, progress, untouched=settings.untouched)
+    data, counts = await load(
+        mongo,
+        start,
+        end,
+        progress,
+        untouched=settings.untouched,
+        schema=options.schema if settings.replay else None,
+        max_slates_per_user=settings.max_slates_per_user,
+    )
     suitability.require_variety(data, counts)
     if base is None:
-        parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates)
+        gap = timedelta(hours=settings.gap_hours)
+        parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates, gap=gap)
     else:
         require_same_features(base, data)
         parts = split_new(data, base, validation_split=settings.validation_split, min_slates=settings.min_slates)
+    whole = parts.train.row_count
+    parts = replace(parts, train=thinned(parts.train, negatives_per_positive=settings.negatives_per_positive, seed=settings.seed))
+    counts = replace(counts, slates_in_gap=parts.in_gap, sampled_out_rows=whole - parts.train.row_count)
     if not suitability.labels_differ(parts.train):
         raise suitability.one_label("every slate to learn from")
     notes += suitability.notes(parts, None if champion is None else champion.record)
@@ -256,7 +272,16 @@ def _parameters(settings: TrainerSettings, row_count: int) -> tuple[tuple[str, s
     told = {
         name: value for name, value in lambdarank.parameters(settings, row_count).items() if isinstance(value, str | int | float | bool)
     }
-    names = ("num_boost_round", "early_stopping_rounds", "lookback_days", "validation_split", "bootstrap_samples")
+    names = (
+        "num_boost_round",
+        "early_stopping_rounds",
+        "lookback_days",
+        "validation_split",
+        "gap_hours",
+        "max_slates_per_user",
+        "negatives_per_positive",
+        "bootstrap_samples",
+    )
     return sorted_items({**told, **{name: getattr(settings, name) for name in names}})
 
 

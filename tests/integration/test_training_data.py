@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from learnable import NOW, History, Silent
 
+from ranker.features.schema import default_schema
 from ranker.training.data import TrainingData
 from ranker.training.dataset import count_interactions, load
 from ranker.training.failures import CannotTrain
@@ -96,10 +97,73 @@ async def test_the_window_is_half_open(mongo: Mongo) -> None:
 
 
 async def test_more_rows_than_the_first_room_hold_together(mongo: Mongo) -> None:
-    # The matrix begins with room for 4,096 rows and grows in place.
+    # Room is made for every impression of the window, and slates without a label leave theirs unused.
     history = await History(slates=600, items=20).write(mongo)
     data = await read(mongo)
     assert data.matrix.shape == (data.row_count, len(history.names))
     assert data.row_count > 8192
     logged = {slate["_id"]: slate["features"] for slate in history.documents()[0]}
-    assert data.matrix.tobytes() == b"".join(logged[ranking_id] for ranking_id in data.ranking_ids)
+    assert np.ascontiguousarray(data.matrix).tobytes() == b"".join(logged[ranking_id] for ranking_id in data.ranking_ids)
+
+
+SCHEMA = default_schema(["item_quality", "item_cost", "user_mood"])
+
+
+async def test_slates_without_features_get_those_of_their_moment(mongo_both: Mongo) -> None:
+    await History(slates=60).write(mongo_both)
+    await mongo_both.collection("slates").update_many({}, {"$unset": {"features": "", "schema_hash": ""}})
+    data, counts = await load(mongo_both, NOW - timedelta(days=20), NOW, Silent(), schema=SCHEMA)
+    assert (data.feature_names, data.schema_hash) == (SCHEMA.names, SCHEMA.hash)
+    assert counts.slates_replayed == counts.slates == 39
+    assert counts.slates_without_features == 0
+    # What was shown before the window counts, too, and nothing of the slate itself: slate 21 is the first of the window.
+    shown = await mongo_both.collection("slates").find({}, {"items": 1, "user_id": 1, "show_time": 1}, sort=[("_id", 1)], limit=60)
+    interactions = await mongo_both.collection("interactions").find({}, limit=10_000)
+    for place, ranking_id in enumerate(data.ranking_ids):
+        slate = shown[int(ranking_id[1:])]
+        known = [one for one in interactions if one["user_id"] == slate["user_id"] and one["occur_time"] < slate["show_time"]]
+        assert set(data.part(place, place + 1).columns(["user_interactions_all"])[:, 0]) == {len(known)}
+    # Labels do not depend on where the features come from.
+    with_features = {one["ranking_id"] for one in await mongo_both.collection("attributions").find({}, limit=10_000)}
+    assert set(data.ranking_ids) <= with_features
+
+
+async def test_what_callers_brought_is_completed_and_what_rankers_logged_stays(mongo: Mongo) -> None:
+    logged = await History(slates=30, days=10).write(mongo)
+    brought = History(slates=30, days=20, first=1000, names=("item_cost", "prior_score"), schema_hash="columns-of-a-caller", seed=2)
+    await brought.write(mongo)
+    data, counts = await load(mongo, NOW - timedelta(days=90), NOW, Silent(), schema=SCHEMA)
+    # Rankers logged something: theirs are the columns, and the rest is mapped by name.
+    assert data.feature_names == logged.names
+    assert counts.slates_replayed == 30
+    values = {slate["_id"]: slate["features"] for slate in (*logged.documents()[0], *brought.documents()[0])}
+    for place, ranking_id in enumerate(data.ranking_ids):
+        part = data.part(place, place + 1)
+        if ranking_id < "r001000":
+            assert part.matrix.tobytes() == values[ranking_id]
+        else:
+            given = np.frombuffer(values[ranking_id]).reshape(-1, 2)
+            np.testing.assert_array_equal(part.columns(("item_cost", "prior_score")), given)
+    without, counts = await load(mongo, NOW - timedelta(days=90), NOW, Silent())
+    assert counts.slates_replayed == 0
+    assert without.feature_names == logged.names
+
+
+async def test_one_user_is_no_crowd(mongo: Mongo) -> None:
+    await History(slates=120, users=2).write(mongo)
+    await mongo.collection("slates").update_many({"_id": {"$gte": "r000030"}}, {"$set": {"user_id": "robot"}})
+    data, counts = await load(mongo, NOW - timedelta(days=90), NOW, Silent(), max_slates_per_user=10)
+    of_user = {user: int(count) for user, count in zip(*np.unique(data.users, return_counts=True), strict=True)}
+    assert max(of_user.values()) <= 10
+    assert counts.slates_over_cap == 120 - sum(min(10, count) for count in await sizes(mongo))
+    robots = [int(ranking_id[1:]) for ranking_id in data.ranking_ids if ranking_id >= "r000030"]
+    # Evenly spread over its time: the first of them in the first fifth, the last in the last.
+    assert min(robots) < 30 + 18
+    assert max(robots) >= 120 - 18
+
+
+async def sizes(mongo: Mongo) -> list[int]:
+    """Slates per user."""
+    slates = await mongo.collection("slates").find({}, {"user_id": 1}, limit=10_000)
+    users = [slate["user_id"] for slate in slates]
+    return [users.count(user) for user in set(users)]

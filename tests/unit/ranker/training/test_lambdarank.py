@@ -7,7 +7,7 @@ import pytest
 
 from ranker.models.bundle import read_forest
 from ranker.training.baselines import figures
-from ranker.training.data import TrainingData
+from ranker.training.data import Codebook, TrainingData
 from ranker.training.lambdarank import Stopped, fit, scores
 from ranker.training.settings import TrainerSettings
 
@@ -25,6 +25,10 @@ def columns(slates: int, *, seed: int, sign: float = 1.0) -> TrainingData:
         matrix=matrix,
         labels=labels,
         positions=np.tile(np.arange(1, 9, dtype=np.int32), slates),
+        items=np.zeros(slates * 8, dtype=np.int32),
+        item_types=np.zeros(slates * 8, dtype=np.int32),
+        surfaces=np.zeros(slates, dtype=np.int32),
+        codebook=Codebook(items=("i",), item_types=("post",), surfaces=("home",)),
         offsets=np.arange(slates + 1, dtype=np.int64) * 8,
         show_times=np.arange(slates, dtype=np.int64),
         users=np.arange(slates, dtype=np.int64),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
 from ranker.training.baselines import as_shown, at_random, prior_score
-from ranker.training.data import TrainingData
+from ranker.training.data import Codebook, TrainingData
 from ranker.training.failures import CannotTrain
 from ranker.training.measurement import measure, sample_slates
+from ranker.training.sampling import thinned
 from ranker.training.split import split
 
 
@@ -25,6 +29,10 @@ def columns(slates: int, *, seed: int = 0, names: tuple[str, ...] = ("prior_scor
         matrix=random.random((rows, len(names))),
         labels=labels,
         positions=np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32),
+        items=random.integers(0, 8, rows).astype(np.int32),
+        item_types=random.integers(0, 2, rows).astype(np.int32),
+        surfaces=np.zeros(slates, dtype=np.int32),
+        codebook=Codebook(items=tuple(f"i{item}" for item in range(8)), item_types=("post", "video"), surfaces=("home",)),
         offsets=offsets,
         show_times=np.arange(slates, dtype=np.int64) * 1000,
         users=random.integers(0, 5, slates).astype(np.int64),
@@ -50,6 +58,41 @@ def test_the_latest_share_is_held_out_and_halved(slates: int, share: float, expe
     assert parts.validation.show_times[-1] < parts.test.show_times[0]
     assert [one.slate_count for one in parts.slices()] == list(expected)
     assert parts.slices()[0].end_time <= parts.slices()[1].start_time
+
+
+def test_a_gap_is_taken_from_the_end_of_the_earlier_slice() -> None:
+    # A slate per second; validation begins at 80 s and test at 90 s, and a fiftieth of the 99 s that all of them span is 1.98 s.
+    parts = split(columns(100), validation_split=0.2, min_slates=20, gap=timedelta(hours=1))
+    assert [part.slate_count for part in (parts.train, parts.validation, parts.test)] == [79, 9, 10]
+    assert (parts.in_gap, parts.train.show_times[-1], parts.validation.show_times[0]) == (2, 78_000, 80_000)
+    shorter = split(columns(100), validation_split=0.2, min_slates=20, gap=timedelta(milliseconds=1000))
+    assert shorter.in_gap == 0
+    whole = columns(4).part(0, 4)
+    at_once = replace(whole, show_times=np.zeros(4, dtype=np.int64))
+    assert split(at_once, validation_split=0.5, min_slates=4, gap=timedelta(hours=1)).in_gap == 0
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.5])
+def test_sampling_keeps_what_has_a_label_and_so_many_others(ratio: float) -> None:
+    data = columns(300, seed=3)
+    before = [data.part(slate, slate + 1).labels.copy() for slate in range(300)]
+    rows = {tuple(row): label for row, label in zip(data.matrix.tolist(), data.labels, strict=True)}
+    sample = thinned(replace(data, matrix=data.matrix.copy(), labels=data.labels.copy()), negatives_per_positive=ratio, seed=1)
+    assert sample.slate_count == 300
+    for slate, labels in enumerate(before):
+        positives, negatives = int((labels > 0).sum()), int((labels <= 0).sum())
+        kept = sample.part(slate, slate + 1).labels
+        assert (kept > 0).sum() == positives
+        assert (kept <= 0).sum() == min(negatives, max(1, int(np.ceil(ratio * positives))))
+    # Rows move with their labels.
+    assert all(rows[tuple(row)] == label for row, label in zip(sample.matrix.tolist(), sample.labels, strict=True))
+    again = thinned(replace(data, matrix=data.matrix.copy(), labels=data.labels.copy()), negatives_per_positive=ratio, seed=1)
+    np.testing.assert_array_equal(sample.matrix, again.matrix)
+
+
+def test_without_a_ratio_nothing_is_left_out() -> None:
+    data = columns(10)
+    assert thinned(data, negatives_per_positive=0.0, seed=1) is data
 
 
 @pytest.mark.parametrize(("slates", "share"), [(19, 0.2), (20, 0.05), (0, 0.2)])
