@@ -1,0 +1,1 @@
+"""Experiments: who gets what, what came of it, and what may be said about it."""
