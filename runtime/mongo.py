@@ -235,9 +235,10 @@ class Collection:
         *,
         sort: Sort | None = None,
         batch_size: int = 2000,
+        hint: Any = None,
     ) -> AsyncIterator[list[Document]]:
         """All documents that match, in lists of `batch_size`, at the memory of one of them."""
-        cursor = self._inner.find(query, projection, sort=sort, batch_size=batch_size)
+        cursor = self._inner.find(query, projection, sort=sort, batch_size=batch_size, hint=hint)
         try:
             while True:
                 async with _guarded(self._slots):
@@ -255,6 +256,21 @@ class Collection:
             cursor = started if self._motor else await started
             found: list[Document] = await cursor.to_list(limit)
             return found
+
+    async def aggregate_batches(self, pipeline: Sequence[Mapping[str, Any]], *, batch_size: int = 2000) -> AsyncIterator[list[Document]]:
+        """What the pipeline makes, in lists of `batch_size`, at the memory of one of them."""
+        async with _guarded(self._slots):
+            started = self._inner.aggregate(list(pipeline), batchSize=batch_size, allowDiskUse=True)
+            cursor = started if self._motor else await started
+        try:
+            while True:
+                async with _guarded(self._slots):
+                    batch: list[Document] = await cursor.to_list(batch_size)
+                if not batch:
+                    return
+                yield batch
+        finally:
+            await cursor.close()
 
     async def insert_one(self, document: Document, *, session: Any = None) -> None:
         """Stores a document. Raises DuplicateKey if its id is taken."""
@@ -337,10 +353,12 @@ class Collection:
         async with _guarded(self._slots):
             await self._inner.create_index(list(keys), **options)
 
-    async def explain(self, query: Mapping[str, Any], *, sort: Sort | None = None) -> Document:
+    async def explain(
+        self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, *, sort: Sort | None = None, hint: Any = None
+    ) -> Document:
         """The database's plan for a find. For tests."""
         async with _guarded(self._slots):
-            cursor = self._inner.find(query, sort=sort)
+            cursor = self._inner.find(query, projection, sort=sort, hint=hint)
             plan: Document = await cursor.explain()
             return plan
 

@@ -53,7 +53,7 @@ PENDING = Index(name="pending", keys=(("pending", ASCENDING),), partial={"pendin
 TIMED = Index(
     name="timed",
     keys=tuple((f"timed.{name}", ASCENDING) for name in ("shown", "type", "action", "completion")),
-    partial={"timed": {"$exists": True}},
+    partial={"timed.shown": {"$exists": True}},
 )
 """Times to action and to completion of the impressions shown in a period, from the index alone."""
 

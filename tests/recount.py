@@ -221,13 +221,44 @@ def performance_row(dimensions: dict[str, str], impressions: Sequence[Impression
         outcome_value=sum(one.value for one in outcomes),
         implementation_rate=rate(implemented, count),
         implementation_rate_interval=wilson(implemented, count),
+        viewed_count=sum(one.has("view") for one in impressions),
+        purchase_count=sum(one.has("purchase") for one in impressions),
+        application_count=sum(one.has("apply") for one in impressions),
+        rating_rate_interval=wilson(rated, count),
+        outcome_count=len(outcomes),
     )
+    varied = {one.slate.ranking_id: diversity(one.slate) for one in impressions if len(one.slate.items) > 1}
+    row.varied_slate_count = len(varied)
+    if varied:
+        row.avg_diversity = sum(varied.values()) / len(varied)
     if acted:
-        waits = [max(timedelta(0), occurred(one.acts[0]) - shown(one.slate)) for one in acted]
-        row.avg_time_to_action.FromTimedelta(sum(waits, timedelta(0)) / len(waits))
+        row.avg_time_to_action.FromTimedelta(sum(map(time_to_action, acted), timedelta(0)) / len(acted))
+    if completed := [one for one in impressions if one.has("complete")]:
+        row.avg_time_to_completion.FromTimedelta(sum(map(time_to_completion, completed), timedelta(0)) / len(completed))
     if touched:
         row.quality_score = 100 * sum(max(label(entry) for entry in one.interactions) for one in touched) / len(touched)
     return row
+
+
+def time_to_action(impression: Impression) -> timedelta:
+    """From shown to the first act, which callers' clocks may put before it."""
+    return max(timedelta(0), occurred(impression.acts[0]) - shown(impression.slate))
+
+
+def time_to_completion(impression: Impression) -> timedelta:
+    """From shown to the first completion."""
+    return max(timedelta(0), next(occurred(one) for one in impression.interactions if one.type == "complete") - shown(impression.slate))
+
+
+def diversity(slate: Slate) -> float:
+    """1 − mean pairwise similarity: shared tags ÷ all tags, an equal type being one more shared tag."""
+
+    def similarity(one: SlateItem, other: SlateItem) -> float:
+        equal = bool(one.item_type) and one.item_type == other.item_type
+        return (len({*one.tags} & {*other.tags}) + equal) / max(1, len({*one.tags} | {*other.tags}) + equal)
+
+    pairs = list(itertools.combinations(slate.items, 2))
+    return 1 - sum(similarity(*pair) for pair in pairs) / len(pairs)
 
 
 def rate(part: int, whole: int) -> float | None:
@@ -296,7 +327,9 @@ def traffic(
             slate.experiment_id, slate.variant_id = "x", random_.choice(["a", "b"])
         slate.show_time.FromDatetime(moment())
         for item_id in random_.sample(items, random_.randint(1, 5)):
-            item = slate.items.add(item_id=item_id, item_type=random_.choice(["post", "job", ""]))
+            # Of an unknown type only where the catalogue knows none either, so that what was sent says everything.
+            item_type = random_.choice(["post", "job"] if item_id in sent.catalogue else ["post", "job", ""])
+            item = slate.items.add(item_id=item_id, item_type=item_type, tags=random_.sample("abcd", random_.randrange(3)))
             if random_.random() < 0.5:
                 item.attributes["tier"] = random_.choice(["gold", "tin"])
         sent.slates.append(slate)
@@ -317,6 +350,8 @@ def traffic(
                 entry.ranking_id = slate.ranking_id
         if entry.type == "rate":
             entry.value = random_.randrange(11) / 2
+        elif entry.type == "abandon" and random_.random() < 0.8:
+            entry.dropoff_point = random_.choice(["form", "pay.card", "$end"])
         elif entry.type == "view" and random_.random() < 0.7:
             entry.value = random_.randrange(900) / 10
         if random_.random() < 0.2:

@@ -378,6 +378,8 @@ class UserStats(_message.Message):
     SLATE_COUNT_FIELD_NUMBER: _builtins.int
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
     LAST_INTERACTION_TIME_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_SCORE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     interaction_count: _builtins.int
@@ -398,6 +400,8 @@ class UserStats(_message.Message):
     """Slates shown to the user."""
     session_count: _builtins.int
     """Sessions that began in the period, stated or inferred with a gap of 30 minutes."""
+    engagement_score: _builtins.float
+    """`engagement.score`, 0 to 100; absent where that is."""
     @_builtins.property
     def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Interactions by type; types that did not occur are left out."""
@@ -411,6 +415,12 @@ class UserStats(_message.Message):
     @_builtins.property
     def last_interaction_time(self) -> _timestamp_pb2.Timestamp:
         """The user's latest interaction in the period; absent without any."""
+
+    @_builtins.property
+    def engagement(self) -> Global___EngagementScore:
+        """The user's engagement over the 28 days before the period's end, among all users active in them; absent for one who was not, and for
+        a moment where these many users are still being counted.
+        """
 
     def __init__(
         self,
@@ -428,15 +438,19 @@ class UserStats(_message.Message):
         slate_count: _builtins.int = ...,
         session_count: _builtins.int = ...,
         last_interaction_time: _timestamp_pb2.Timestamp | None = ...,
+        engagement: Global___EngagementScore | None = ...,
+        engagement_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "implementation_rate", b"implementation_rate", "last_interaction_time", b"last_interaction_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "last_interaction_time", b"last_interaction_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "dismissed_impression_count", b"dismissed_impression_count", "implementation_rate", b"implementation_rate", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "last_interaction_time", b"last_interaction_time", "session_count", b"session_count", "slate_count", b"slate_count", "type_preferences", b"type_preferences", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "dismissed_impression_count", b"dismissed_impression_count", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "last_interaction_time", b"last_interaction_time", "session_count", b"session_count", "slate_count", b"slate_count", "type_preferences", b"type_preferences", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg_engagement: _TypeAlias = _typing.Literal["avg_engagement"]  # noqa: Y015
     _WhichOneofArgType__avg_engagement: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement"]  # noqa: Y015
     _WhichOneofReturnType__click_through_rate: _TypeAlias = _typing.Literal["click_through_rate"]  # noqa: Y015
     _WhichOneofArgType__click_through_rate: _TypeAlias = _typing.Literal["_click_through_rate", b"_click_through_rate"]  # noqa: Y015
+    _WhichOneofReturnType__engagement_score: _TypeAlias = _typing.Literal["engagement_score"]  # noqa: Y015
+    _WhichOneofArgType__engagement_score: _TypeAlias = _typing.Literal["_engagement_score", b"_engagement_score"]  # noqa: Y015
     _WhichOneofReturnType__implementation_rate: _TypeAlias = _typing.Literal["implementation_rate"]  # noqa: Y015
     _WhichOneofArgType__implementation_rate: _TypeAlias = _typing.Literal["_implementation_rate", b"_implementation_rate"]  # noqa: Y015
     @_typing.overload
@@ -444,9 +458,61 @@ class UserStats(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__click_through_rate) -> _WhichOneofReturnType__click_through_rate | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engagement_score) -> _WhichOneofReturnType__engagement_score | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__implementation_rate) -> _WhichOneofReturnType__implementation_rate | None: ...
 
 Global___UserStats: _TypeAlias = UserStats  # noqa: Y015
+
+@_typing.final
+class EngagementScore(_message.Message):
+    """How engaged a user is, 0 to 100, and what it is made of: percentile ranks among the users with an interaction in 28 days. The rank of a
+    value is the share of users below it and half the share of users at it, times 100.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    RECENCY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    BREADTH_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """Mean of the four parts."""
+    recency: _builtins.float
+    """Rank by the time of the latest interaction: the later, the higher."""
+    frequency: _builtins.float
+    """Rank by the number of days (UTC) with an interaction."""
+    depth: _builtins.float
+    """Rank by interactions per active day."""
+    breadth: _builtins.float
+    """Rank by the number of different interaction types."""
+    user_count: _builtins.int
+    """Users among whom these are ranks."""
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """When these users were counted: at most a minute before the answer, longer where there are so many that counting takes a while."""
+
+    def __init__(
+        self,
+        *,
+        score: _builtins.float = ...,
+        recency: _builtins.float = ...,
+        frequency: _builtins.float = ...,
+        depth: _builtins.float = ...,
+        breadth: _builtins.float = ...,
+        user_count: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "breadth", b"breadth", "depth", b"depth", "frequency", b"frequency", "recency", b"recency", "score", b"score", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngagementScore: _TypeAlias = EngagementScore  # noqa: Y015
 
 @_typing.final
 class GetUserStatsResponse(_message.Message):
@@ -639,6 +705,9 @@ class GetPerformanceRequest(_message.Message):
     GROUP_BY_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    CLUSTERED_INTERVALS_FIELD_NUMBER: _builtins.int
+    clustered_intervals: _builtins.bool
+    """Adds intervals in which the impressions of one user are not taken for independent. This reads the period's slates, one by one."""
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___Dimension.ValueType]:
         """At most two; empty: one row for everything."""
@@ -657,10 +726,11 @@ class GetPerformanceRequest(_message.Message):
         group_by: _abc.Iterable[Global___Dimension.ValueType] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        clustered_intervals: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "group_by", b"group_by", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clustered_intervals", b"clustered_intervals", "end_time", b"end_time", "group_by", b"group_by", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,6 +785,16 @@ class PerformanceRow(_message.Message):
     QUALITY_SCORE_FIELD_NUMBER: _builtins.int
     IMPLEMENTATION_RATE_FIELD_NUMBER: _builtins.int
     IMPLEMENTATION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    VIEWED_COUNT_FIELD_NUMBER: _builtins.int
+    PURCHASE_COUNT_FIELD_NUMBER: _builtins.int
+    APPLICATION_COUNT_FIELD_NUMBER: _builtins.int
+    RATING_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    AVG_TIME_TO_COMPLETION_FIELD_NUMBER: _builtins.int
+    AVG_DIVERSITY_FIELD_NUMBER: _builtins.int
+    VARIED_SLATE_COUNT_FIELD_NUMBER: _builtins.int
+    OUTCOME_COUNT_FIELD_NUMBER: _builtins.int
+    CTR_CLUSTERED_INTERVAL_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
     slate_count: _builtins.int
     """Slates with at least one impression in the group."""
     impression_count: _builtins.int
@@ -753,6 +833,20 @@ class PerformanceRow(_message.Message):
     """0 to 100: mean attributed label × 100 over impressions with an interaction; absent without any."""
     implementation_rate: _builtins.float
     """Implemented impressions ÷ impressions; absent without impressions."""
+    viewed_count: _builtins.int
+    """Impressions with at least one view."""
+    purchase_count: _builtins.int
+    """Impressions purchased."""
+    application_count: _builtins.int
+    """Impressions applied for."""
+    avg_diversity: _builtins.float
+    """Mean of 1 − mean pairwise similarity over the group's slates of at least two items; absent without any."""
+    varied_slate_count: _builtins.int
+    """The group's slates of at least two items."""
+    outcome_count: _builtins.int
+    """Outcomes that name the slate; by position or tier, also the item."""
+    user_count: _builtins.int
+    """Users with impressions in the group; only where `clustered_intervals` asks for it."""
     @_builtins.property
     def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The group: `algorithm` → `hybrid`. Empty values stand for "not said"."""
@@ -768,6 +862,18 @@ class PerformanceRow(_message.Message):
     @_builtins.property
     def implementation_rate_interval(self) -> Global___Interval:
         """Wilson interval of `implementation_rate`; absent without impressions."""
+
+    @_builtins.property
+    def rating_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `rating_rate`; absent without impressions."""
+
+    @_builtins.property
+    def avg_time_to_completion(self) -> _duration_pb2.Duration:
+        """Mean time from shown to first completion, over completed impressions; absent without any."""
+
+    @_builtins.property
+    def ctr_clustered_interval(self) -> Global___Interval:
+        """Interval of `ctr` with the user as the unit; only where `clustered_intervals` asks for it."""
 
     def __init__(
         self,
@@ -795,11 +901,23 @@ class PerformanceRow(_message.Message):
         quality_score: _builtins.float | None = ...,
         implementation_rate: _builtins.float | None = ...,
         implementation_rate_interval: Global___Interval | None = ...,
+        viewed_count: _builtins.int = ...,
+        purchase_count: _builtins.int = ...,
+        application_count: _builtins.int = ...,
+        rating_rate_interval: Global___Interval | None = ...,
+        avg_time_to_completion: _duration_pb2.Duration | None = ...,
+        avg_diversity: _builtins.float | None = ...,
+        varied_slate_count: _builtins.int = ...,
+        outcome_count: _builtins.int = ...,
+        ctr_clustered_interval: Global___Interval | None = ...,
+        user_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_rating", b"_avg_rating", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "_quality_score", b"_quality_score", "_rating_rate", b"_rating_rate", "avg_rating", b"avg_rating", "avg_time_to_action", b"avg_time_to_action", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "quality_score", b"quality_score", "rating_rate", b"rating_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_diversity", b"_avg_diversity", "_avg_rating", b"_avg_rating", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "_quality_score", b"_quality_score", "_rating_rate", b"_rating_rate", "_user_count", b"_user_count", "avg_diversity", b"avg_diversity", "avg_rating", b"avg_rating", "avg_time_to_action", b"avg_time_to_action", "avg_time_to_completion", b"avg_time_to_completion", "ctr", b"ctr", "ctr_clustered_interval", b"ctr_clustered_interval", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "quality_score", b"quality_score", "rating_rate", b"rating_rate", "rating_rate_interval", b"rating_rate_interval", "user_count", b"user_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_rating", b"_avg_rating", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "_quality_score", b"_quality_score", "_rating_rate", b"_rating_rate", "acted_count", b"acted_count", "avg_rating", b"avg_rating", "avg_time_to_action", b"avg_time_to_action", "clicked_impression_count", b"clicked_impression_count", "completed_count", b"completed_count", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "dimensions", b"dimensions", "dismiss_count", b"dismiss_count", "favorite_count", b"favorite_count", "ignored_count", b"ignored_count", "implement_count", b"implement_count", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "impression_count", b"impression_count", "outcome_value", b"outcome_value", "quality_score", b"quality_score", "rated_impression_count", b"rated_impression_count", "rating_rate", b"rating_rate", "save_count", b"save_count", "slate_count", b"slate_count", "untouched_count", b"untouched_count", "watchlist_count", b"watchlist_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_diversity", b"_avg_diversity", "_avg_rating", b"_avg_rating", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "_quality_score", b"_quality_score", "_rating_rate", b"_rating_rate", "_user_count", b"_user_count", "acted_count", b"acted_count", "application_count", b"application_count", "avg_diversity", b"avg_diversity", "avg_rating", b"avg_rating", "avg_time_to_action", b"avg_time_to_action", "avg_time_to_completion", b"avg_time_to_completion", "clicked_impression_count", b"clicked_impression_count", "completed_count", b"completed_count", "ctr", b"ctr", "ctr_clustered_interval", b"ctr_clustered_interval", "ctr_interval", b"ctr_interval", "dimensions", b"dimensions", "dismiss_count", b"dismiss_count", "favorite_count", b"favorite_count", "ignored_count", b"ignored_count", "implement_count", b"implement_count", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "impression_count", b"impression_count", "outcome_count", b"outcome_count", "outcome_value", b"outcome_value", "purchase_count", b"purchase_count", "quality_score", b"quality_score", "rated_impression_count", b"rated_impression_count", "rating_rate", b"rating_rate", "rating_rate_interval", b"rating_rate_interval", "save_count", b"save_count", "slate_count", b"slate_count", "untouched_count", b"untouched_count", "user_count", b"user_count", "varied_slate_count", b"varied_slate_count", "viewed_count", b"viewed_count", "watchlist_count", b"watchlist_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__avg_diversity: _TypeAlias = _typing.Literal["avg_diversity"]  # noqa: Y015
+    _WhichOneofArgType__avg_diversity: _TypeAlias = _typing.Literal["_avg_diversity", b"_avg_diversity"]  # noqa: Y015
     _WhichOneofReturnType__avg_rating: _TypeAlias = _typing.Literal["avg_rating"]  # noqa: Y015
     _WhichOneofArgType__avg_rating: _TypeAlias = _typing.Literal["_avg_rating", b"_avg_rating"]  # noqa: Y015
     _WhichOneofReturnType__ctr: _TypeAlias = _typing.Literal["ctr"]  # noqa: Y015
@@ -810,6 +928,10 @@ class PerformanceRow(_message.Message):
     _WhichOneofArgType__quality_score: _TypeAlias = _typing.Literal["_quality_score", b"_quality_score"]  # noqa: Y015
     _WhichOneofReturnType__rating_rate: _TypeAlias = _typing.Literal["rating_rate"]  # noqa: Y015
     _WhichOneofArgType__rating_rate: _TypeAlias = _typing.Literal["_rating_rate", b"_rating_rate"]  # noqa: Y015
+    _WhichOneofReturnType__user_count: _TypeAlias = _typing.Literal["user_count"]  # noqa: Y015
+    _WhichOneofArgType__user_count: _TypeAlias = _typing.Literal["_user_count", b"_user_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_diversity) -> _WhichOneofReturnType__avg_diversity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_rating) -> _WhichOneofReturnType__avg_rating | None: ...
     @_typing.overload
@@ -820,6 +942,8 @@ class PerformanceRow(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_score) -> _WhichOneofReturnType__quality_score | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rating_rate) -> _WhichOneofReturnType__rating_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_count) -> _WhichOneofReturnType__user_count | None: ...
 
 Global___PerformanceRow: _TypeAlias = PerformanceRow  # noqa: Y015
 
@@ -872,6 +996,314 @@ class GetPerformanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPerformanceResponse: _TypeAlias = GetPerformanceResponse  # noqa: Y015
+
+@_typing.final
+class GetTypeMetricsRequest(_message.Message):
+    """Which types and period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_TYPES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def item_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these item types, at most 64; empty: all that were shown."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    def __init__(
+        self,
+        *,
+        item_types: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "item_types", b"item_types", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTypeMetricsRequest: _TypeAlias = GetTypeMetricsRequest  # noqa: Y015
+
+@_typing.final
+class TypeMetrics(_message.Message):
+    """The lifecycle of an item type's impressions, by when they were shown. An impression's type is what its slate says, else what the catalogue
+    said when the slate was recorded; impressions without a type are in no row.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DropoffRatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class DropoffCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class DropoffIntervalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Interval: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Interval | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    TOTAL_SHOWN_FIELD_NUMBER: _builtins.int
+    ACTED_COUNT_FIELD_NUMBER: _builtins.int
+    IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    UNTOUCHED_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_TIME_TO_ACTION_FIELD_NUMBER: _builtins.int
+    AVG_TIME_TO_COMPLETION_FIELD_NUMBER: _builtins.int
+    COMPLETION_RATE_FIELD_NUMBER: _builtins.int
+    DROPOFF_RATES_FIELD_NUMBER: _builtins.int
+    MEDIAN_TIME_TO_ACTION_FIELD_NUMBER: _builtins.int
+    P90_TIME_TO_ACTION_FIELD_NUMBER: _builtins.int
+    MEDIAN_TIME_TO_COMPLETION_FIELD_NUMBER: _builtins.int
+    P90_TIME_TO_COMPLETION_FIELD_NUMBER: _builtins.int
+    COMPLETED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    FINISHED_COUNT_FIELD_NUMBER: _builtins.int
+    DROPOFF_COUNTS_FIELD_NUMBER: _builtins.int
+    DROPOFF_INTERVALS_FIELD_NUMBER: _builtins.int
+    ACTED_RATE_FIELD_NUMBER: _builtins.int
+    ACTED_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    VIEWED_COUNT_FIELD_NUMBER: _builtins.int
+    CLICKED_IMPRESSION_COUNT_FIELD_NUMBER: _builtins.int
+    CTR_FIELD_NUMBER: _builtins.int
+    CTR_INTERVAL_FIELD_NUMBER: _builtins.int
+    IMPLEMENT_COUNT_FIELD_NUMBER: _builtins.int
+    DISMISS_COUNT_FIELD_NUMBER: _builtins.int
+    item_type: _builtins.str
+    """The item type."""
+    total_shown: _builtins.int
+    """Impressions."""
+    acted_count: _builtins.int
+    """Impressions acted upon: with an interaction whose type is marked `acts` in the label policy."""
+    ignored_count: _builtins.int
+    """Impressions with an interaction (a view or a dismissal, say) but not acted upon."""
+    untouched_count: _builtins.int
+    """Impressions without any interaction; acted + ignored + untouched = shown."""
+    completion_rate: _builtins.float
+    """Completed impressions ÷ acted impressions; absent without acted ones."""
+    completed_count: _builtins.int
+    """Impressions with a `complete`."""
+    finished_count: _builtins.int
+    """Impressions with a `complete` or an `abandon`."""
+    acted_rate: _builtins.float
+    """Acted impressions ÷ impressions; absent without impressions."""
+    viewed_count: _builtins.int
+    """Impressions with at least one view."""
+    clicked_impression_count: _builtins.int
+    """Impressions with at least one click."""
+    ctr: _builtins.float
+    """Clicked impressions ÷ impressions; absent without impressions."""
+    implement_count: _builtins.int
+    """Impressions implemented."""
+    dismiss_count: _builtins.int
+    """Impressions dismissed."""
+    @_builtins.property
+    def avg_time_to_action(self) -> _duration_pb2.Duration:
+        """Mean time from shown to first act, over acted impressions; absent without any."""
+
+    @_builtins.property
+    def avg_time_to_completion(self) -> _duration_pb2.Duration:
+        """Mean time from shown to first completion, over completed impressions; absent without any."""
+
+    @_builtins.property
+    def dropoff_rates(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By drop-off point: impressions whose last `abandon` names it ÷ impressions with a `complete` or an `abandon`. At most 200 points, the
+        most frequent.
+        """
+
+    @_builtins.property
+    def median_time_to_action(self) -> _duration_pb2.Duration:
+        """Median time from shown to first act."""
+
+    @_builtins.property
+    def p90_time_to_action(self) -> _duration_pb2.Duration:
+        """The time within which 90 % of the acted impressions were acted upon."""
+
+    @_builtins.property
+    def median_time_to_completion(self) -> _duration_pb2.Duration:
+        """Median time from shown to first completion."""
+
+    @_builtins.property
+    def p90_time_to_completion(self) -> _duration_pb2.Duration:
+        """The time within which 90 % of the completed impressions were completed."""
+
+    @_builtins.property
+    def completion_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `completion_rate`; absent where that is, or above 1."""
+
+    @_builtins.property
+    def dropoff_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Impressions behind `dropoff_rates`, by point."""
+
+    @_builtins.property
+    def dropoff_intervals(self) -> _containers.MessageMap[_builtins.str, Global___Interval]:
+        """Wilson intervals of `dropoff_rates`, by point."""
+
+    @_builtins.property
+    def acted_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `acted_rate`."""
+
+    @_builtins.property
+    def ctr_interval(self) -> Global___Interval:
+        """Wilson interval of `ctr`."""
+
+    def __init__(
+        self,
+        *,
+        item_type: _builtins.str = ...,
+        total_shown: _builtins.int = ...,
+        acted_count: _builtins.int = ...,
+        ignored_count: _builtins.int = ...,
+        untouched_count: _builtins.int = ...,
+        avg_time_to_action: _duration_pb2.Duration | None = ...,
+        avg_time_to_completion: _duration_pb2.Duration | None = ...,
+        completion_rate: _builtins.float | None = ...,
+        dropoff_rates: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        median_time_to_action: _duration_pb2.Duration | None = ...,
+        p90_time_to_action: _duration_pb2.Duration | None = ...,
+        median_time_to_completion: _duration_pb2.Duration | None = ...,
+        p90_time_to_completion: _duration_pb2.Duration | None = ...,
+        completed_count: _builtins.int = ...,
+        completion_rate_interval: Global___Interval | None = ...,
+        finished_count: _builtins.int = ...,
+        dropoff_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        dropoff_intervals: _abc.Mapping[_builtins.str, Global___Interval] | None = ...,
+        acted_rate: _builtins.float | None = ...,
+        acted_rate_interval: Global___Interval | None = ...,
+        viewed_count: _builtins.int = ...,
+        clicked_impression_count: _builtins.int = ...,
+        ctr: _builtins.float | None = ...,
+        ctr_interval: Global___Interval | None = ...,
+        implement_count: _builtins.int = ...,
+        dismiss_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acted_rate", b"_acted_rate", "_completion_rate", b"_completion_rate", "_ctr", b"_ctr", "acted_rate", b"acted_rate", "acted_rate_interval", b"acted_rate_interval", "avg_time_to_action", b"avg_time_to_action", "avg_time_to_completion", b"avg_time_to_completion", "completion_rate", b"completion_rate", "completion_rate_interval", b"completion_rate_interval", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "median_time_to_action", b"median_time_to_action", "median_time_to_completion", b"median_time_to_completion", "p90_time_to_action", b"p90_time_to_action", "p90_time_to_completion", b"p90_time_to_completion"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acted_rate", b"_acted_rate", "_completion_rate", b"_completion_rate", "_ctr", b"_ctr", "acted_count", b"acted_count", "acted_rate", b"acted_rate", "acted_rate_interval", b"acted_rate_interval", "avg_time_to_action", b"avg_time_to_action", "avg_time_to_completion", b"avg_time_to_completion", "clicked_impression_count", b"clicked_impression_count", "completed_count", b"completed_count", "completion_rate", b"completion_rate", "completion_rate_interval", b"completion_rate_interval", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "dismiss_count", b"dismiss_count", "dropoff_counts", b"dropoff_counts", "dropoff_intervals", b"dropoff_intervals", "dropoff_rates", b"dropoff_rates", "finished_count", b"finished_count", "ignored_count", b"ignored_count", "implement_count", b"implement_count", "item_type", b"item_type", "median_time_to_action", b"median_time_to_action", "median_time_to_completion", b"median_time_to_completion", "p90_time_to_action", b"p90_time_to_action", "p90_time_to_completion", b"p90_time_to_completion", "total_shown", b"total_shown", "untouched_count", b"untouched_count", "viewed_count", b"viewed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acted_rate: _TypeAlias = _typing.Literal["acted_rate"]  # noqa: Y015
+    _WhichOneofArgType__acted_rate: _TypeAlias = _typing.Literal["_acted_rate", b"_acted_rate"]  # noqa: Y015
+    _WhichOneofReturnType__completion_rate: _TypeAlias = _typing.Literal["completion_rate"]  # noqa: Y015
+    _WhichOneofArgType__completion_rate: _TypeAlias = _typing.Literal["_completion_rate", b"_completion_rate"]  # noqa: Y015
+    _WhichOneofReturnType__ctr: _TypeAlias = _typing.Literal["ctr"]  # noqa: Y015
+    _WhichOneofArgType__ctr: _TypeAlias = _typing.Literal["_ctr", b"_ctr"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acted_rate) -> _WhichOneofReturnType__acted_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_rate) -> _WhichOneofReturnType__completion_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ctr) -> _WhichOneofReturnType__ctr | None: ...
+
+Global___TypeMetrics: _TypeAlias = TypeMetrics  # noqa: Y015
+
+@_typing.final
+class GetTypeMetricsResponse(_message.Message):
+    """The figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPES_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeMetrics]:
+        """One row per type that was shown, most impressions first."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        types: _abc.Iterable[Global___TypeMetrics] | None = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTypeMetricsResponse: _TypeAlias = GetTypeMetricsResponse  # noqa: Y015
 
 @_typing.final
 class GetOverviewRequest(_message.Message):
@@ -950,6 +1382,44 @@ class DayOverview(_message.Message):
 Global___DayOverview: _TypeAlias = DayOverview  # noqa: Y015
 
 @_typing.final
+class TypeSummary(_message.Message):
+    """What became of one item type's impressions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    TOTAL_SHOWN_FIELD_NUMBER: _builtins.int
+    ACTED_COUNT_FIELD_NUMBER: _builtins.int
+    IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    UNTOUCHED_COUNT_FIELD_NUMBER: _builtins.int
+    item_type: _builtins.str
+    """The item type."""
+    total_shown: _builtins.int
+    """Impressions."""
+    acted_count: _builtins.int
+    """Impressions acted upon."""
+    ignored_count: _builtins.int
+    """Impressions with an interaction but not acted upon."""
+    untouched_count: _builtins.int
+    """Impressions without any interaction."""
+    def __init__(
+        self,
+        *,
+        item_type: _builtins.str = ...,
+        total_shown: _builtins.int = ...,
+        acted_count: _builtins.int = ...,
+        ignored_count: _builtins.int = ...,
+        untouched_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acted_count", b"acted_count", "ignored_count", b"ignored_count", "item_type", b"item_type", "total_shown", b"total_shown", "untouched_count", b"untouched_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TypeSummary: _TypeAlias = TypeSummary  # noqa: Y015
+
+@_typing.final
 class GetOverviewResponse(_message.Message):
     """The first page."""
 
@@ -989,6 +1459,7 @@ class GetOverviewResponse(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
     interaction_count: _builtins.int
     """Interactions in the period."""
     item_count: _builtins.int
@@ -1035,6 +1506,10 @@ class GetOverviewResponse(_message.Message):
         where there are any. Absent: it is whole from the beginning.
         """
 
+    @_builtins.property
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeSummary]:
+        """Lifecycles by item type, the 20 with most impressions."""
+
     def __init__(
         self,
         *,
@@ -1052,10 +1527,11 @@ class GetOverviewResponse(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+        types: _abc.Iterable[Global___TypeSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "performance", b"performance", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "ledger_start_time", b"ledger_start_time", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "user_count", b"user_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "ledger_start_time", b"ledger_start_time", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "types", b"types", "user_count", b"user_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

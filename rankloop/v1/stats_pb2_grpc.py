@@ -56,6 +56,11 @@ class StatsServiceStub:
                 request_serializer=rankloop_dot_v1_dot_stats__pb2.GetPerformanceRequest.SerializeToString,
                 response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetPerformanceResponse.FromString,
                 _registered_method=True)
+        self.GetTypeMetrics = channel.unary_unary(
+                '/rankloop.v1.StatsService/GetTypeMetrics',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsResponse.FromString,
+                _registered_method=True)
         self.GetOverview = channel.unary_unary(
                 '/rankloop.v1.StatsService/GetOverview',
                 request_serializer=rankloop_dot_v1_dot_stats__pb2.GetOverviewRequest.SerializeToString,
@@ -96,6 +101,13 @@ class StatsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTypeMetrics(self, request, context):
+        """What became of recommendations, by item type: shown, acted upon, ignored, untouched, how soon, completed, given up where.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOverview(self, request, context):
         """What a dashboard's first page needs.
         """
@@ -125,6 +137,11 @@ def add_StatsServiceServicer_to_server(servicer, server):
                     servicer.GetPerformance,
                     request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetPerformanceRequest.FromString,
                     response_serializer=rankloop_dot_v1_dot_stats__pb2.GetPerformanceResponse.SerializeToString,
+            ),
+            'GetTypeMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTypeMetrics,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsResponse.SerializeToString,
             ),
             'GetOverview': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOverview,
@@ -242,6 +259,33 @@ class StatsService:
             '/rankloop.v1.StatsService/GetPerformance',
             rankloop_dot_v1_dot_stats__pb2.GetPerformanceRequest.SerializeToString,
             rankloop_dot_v1_dot_stats__pb2.GetPerformanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTypeMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/GetTypeMetrics',
+            rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

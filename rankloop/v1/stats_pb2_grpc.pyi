@@ -26,6 +26,8 @@ class StatsServiceStub:
     """A user's interactions, newest first, paged."""
     GetPerformance: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetPerformanceRequest, _stats_pb2.GetPerformanceResponse]
     """Figures of slates and their impressions, grouped."""
+    GetTypeMetrics: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetTypeMetricsRequest, _stats_pb2.GetTypeMetricsResponse]
+    """What became of recommendations, by item type: shown, acted upon, ignored, untouched, how soon, completed, given up where."""
     GetOverview: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetOverviewRequest, _stats_pb2.GetOverviewResponse]
     """What a dashboard's first page needs."""
 
@@ -65,6 +67,14 @@ class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_stats_pb2.GetPerformanceRequest, _abc.Awaitable[_stats_pb2.GetPerformanceResponse]],
     ) -> _abc.Awaitable[_stats_pb2.GetPerformanceResponse]:
         """Figures of slates and their impressions, grouped."""
+
+    @_abc_1.abstractmethod
+    def GetTypeMetrics(
+        self,
+        request: _stats_pb2.GetTypeMetricsRequest,
+        context: _aio.ServicerContext[_stats_pb2.GetTypeMetricsRequest, _abc.Awaitable[_stats_pb2.GetTypeMetricsResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.GetTypeMetricsResponse]:
+        """What became of recommendations, by item type: shown, acted upon, ignored, untouched, how soon, completed, given up where."""
 
     @_abc_1.abstractmethod
     def GetOverview(

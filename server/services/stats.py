@@ -27,5 +27,8 @@ class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
     async def GetPerformance(self, request: pb.GetPerformanceRequest, context: Any) -> pb.GetPerformanceResponse:
         return await self._statistics.performance(request)
 
+    async def GetTypeMetrics(self, request: pb.GetTypeMetricsRequest, context: Any) -> pb.GetTypeMetricsResponse:
+        return await self._statistics.types(request)
+
     async def GetOverview(self, request: pb.GetOverviewRequest, context: Any) -> pb.GetOverviewResponse:
         return await self._statistics.overview(request)

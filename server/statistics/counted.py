@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ MAX_DAYS_BY_ID = 400
 """Longer periods are cut to the days there are."""
 SLATE_COLUMNS = {"features": 0, "context": 0, "response": 0}
 EDGE_BATCH = 2000
+IDS_AT_ONCE = 3000
+DAY_HOURS = 24
 
 
 class Counted:
@@ -51,25 +53,73 @@ class Counted:
     async def by_key(self, scope: str, period: Period) -> dict[Key, Counters]:
         """The counters of every key of a scope."""
         totals: dict[Key, Counters] = defaultdict(lambda: defaultdict(int))
-        hours_of = await self._days(period)
-        if hours_of:
-            query = {"_id": {"$gte": {"scope": scope, "start": min(hours_of)}, "$lt": {"scope": scope, "start": max(hours_of) + HOUR}}}
-            async for batch in self._mongo.collection("tallies").batches(query):
-                for tally in batch:
-                    key = tally["_id"]["key"]
-                    _add(totals[key if isinstance(key, str) else tuple(key)], _of_hours(tally, hours_of.get(tally["_id"]["start"])))
+        async for _, key, counters in self._of_scope(scope, period):
+            _add(totals[key], counters)
+        return totals
+
+    async def by_key_and_day(self, scope: str, period: Period) -> dict[datetime, dict[Key, Counters]]:
+        """The counters of every key of a scope, day by day."""
+        days: dict[datetime, dict[Key, Counters]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
+        async for day, key, counters in self._of_scope(scope, period):
+            _add(days[day][key], counters)
+        return days
+
+    async def of_keys(self, scope: str, keys: Sequence[str], period: Period) -> dict[str, Counters]:
+        """The counters of some keys of a scope that has plain keys."""
+        totals: dict[str, Counters] = {key: defaultdict(int) for key in keys}
+        for hours, days in _alike(await self._days(period)):
+            ids = [{"scope": scope, "start": day, "key": key} for key in keys for day in days]
+            for place in range(0, len(ids), IDS_AT_ONCE):
+                some = ids[place : place + IDS_AT_ONCE]
+                for tally in await self._mongo.collection("tallies").find({"_id": {"$in": some}}, _columns(hours), limit=len(some)):
+                    _add(totals[tally["_id"]["key"]], _of_hours(tally, hours))
         for edge in period.edges():
             for tally_id, counters in (await self._edge(edge)).items():
-                if tally_id.scope == scope:
+                if tally_id.scope == scope and isinstance(tally_id.key, str) and tally_id.key in totals:
                     _add(totals[tally_id.key], counters)
         return totals
 
+    async def sums(self, scope: str, counters: Sequence[str], period: Period) -> dict[str, Counters]:
+        """Some counters of every key of a scope that has plain keys, summed up by the database: for scopes of many keys."""
+        totals: dict[str, Counters] = defaultdict(lambda: defaultdict(int))
+        for hours, days in _alike(await self._days(period)):
+            places = {
+                name: [f"$hours.{hour}.{name}" for hour in hours] if len(hours) < DAY_HOURS else [f"$day.{name}"] for name in counters
+            }
+            group: Document = {"_id": "$_id.key"}
+            group |= {name: {"$sum": {"$add": [{"$ifNull": [path, 0]} for path in paths]}} for name, paths in places.items()}
+            for first, last in _stretches(days):
+                pipeline = [{"$match": {"_id": _between(scope, first, last)}}, {"$group": group}]
+                async for batch in self._mongo.collection("tallies").aggregate_batches(pipeline):
+                    for one in batch:
+                        _add(totals[one.pop("_id")], one)
+        for edge in period.edges():
+            for tally_id, found in (await self._edge(edge)).items():
+                if tally_id.scope == scope and isinstance(tally_id.key, str):
+                    _add(totals[tally_id.key], {name: found[name] for name in counters if name in found})
+        return totals
+
+    async def _of_scope(self, scope: str, period: Period) -> AsyncIterator[tuple[datetime, Key, Counters]]:
+        for hours, days in _alike(await self._days(period)):
+            for first, last in _stretches(days):
+                query = {"_id": _between(scope, first, last)}
+                async for batch in self._mongo.collection("tallies").batches(query, _columns(hours)):
+                    for tally in batch:
+                        key = tally["_id"]["key"]
+                        yield tally["_id"]["start"], key if isinstance(key, str) else tuple(key), _of_hours(tally, hours)
+        for edge in period.edges():
+            for tally_id, counters in (await self._edge(edge)).items():
+                if tally_id.scope == scope:
+                    yield tally_id.day, tally_id.key, counters
+
     async def _by_day_of_key(self, scope: str, key: Key, period: Period) -> dict[datetime, Counters]:
-        hours_of = await self._days(period)
         stored_key = key if isinstance(key, str) else list(key)
-        ids = [{"scope": scope, "start": day, "key": stored_key} for day in hours_of]
-        found = await self._mongo.collection("tallies").find({"_id": {"$in": ids}}, limit=len(ids)) if ids else []
-        return {tally["_id"]["start"]: _of_hours(tally, hours_of[tally["_id"]["start"]]) for tally in found}
+        counted: dict[datetime, Counters] = {}
+        for hours, days in _alike(await self._days(period)):
+            ids = [{"scope": scope, "start": day, "key": stored_key} for day in days]
+            for tally in await self._mongo.collection("tallies").find({"_id": {"$in": ids}}, _columns(hours), limit=len(ids)):
+                counted[tally["_id"]["start"]] = _of_hours(tally, hours)
+        return counted
 
     async def _days(self, period: Period) -> dict[datetime, range]:
         """The period's full hours by day; of a very long one, only of days between the first and the last tally."""
@@ -147,10 +197,36 @@ class Counted:
                 deltas[tally][counter] += count
 
 
-def _of_hours(tally: Document, hours: range | None) -> Counters:
-    if hours is None:
-        return {}
-    if len(hours) == 24:
+def _alike(hours_of: Mapping[datetime, range]) -> list[tuple[range, list[datetime]]]:
+    """Days by the hours asked of them: whole days, and at most two that are not."""
+    groups: dict[tuple[int, int], list[datetime]] = defaultdict(list)
+    for day, hours in hours_of.items():
+        groups[hours.start, hours.stop].append(day)
+    return [(range(start, stop), sorted(days)) for (start, stop), days in groups.items()]
+
+
+def _stretches(days: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
+    """First and last days of stretches without a gap."""
+    stretches: list[tuple[datetime, datetime]] = []
+    for day in days:
+        if stretches and day - stretches[-1][1] == DAY:
+            stretches[-1] = stretches[-1][0], day
+        else:
+            stretches.append((day, day))
+    return stretches
+
+
+def _between(scope: str, first: datetime, last: datetime) -> Document:
+    return {"$gte": {"scope": scope, "start": first}, "$lt": {"scope": scope, "start": last + HOUR}}
+
+
+def _columns(hours: range) -> Document:
+    """Of a tally, what is asked of it: its counters of the day, or those of some hours."""
+    return {"day": 1} if len(hours) == DAY_HOURS else {f"hours.{hour}": 1 for hour in hours}
+
+
+def _of_hours(tally: Document, hours: range) -> Counters:
+    if len(hours) == DAY_HOURS:
         return dict(tally.get("day", {}))
     total: Counters = defaultdict(int)
     for hour in hours:

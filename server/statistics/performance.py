@@ -86,7 +86,16 @@ def performance_row(dimensions: dict[str, str], counters: Counters) -> pb.Perfor
         outcome_value=outcome_value(counters),
         implementation_rate=ratio(implemented, impressions),
         implementation_rate_interval=wilson(implemented, impressions),
+        viewed_count=count("viewed"),
+        purchase_count=count("purchases"),
+        application_count=count("applications"),
+        rating_rate_interval=wilson(count("rated"), impressions),
+        avg_diversity=ratio(count("diversity_nanos") / NANOS, count("varied")),
+        varied_slate_count=count("varied"),
+        outcome_count=count("outcomes"),
     )
+    if completed := count("completed"):
+        row.avg_time_to_completion.CopyFrom(to_duration(count("completion_milliseconds") / 1000 / completed))
     if acted := count("acted"):
         row.avg_time_to_action.CopyFrom(to_duration(count("action_milliseconds") / 1000 / acted))
     if touched := count("touched"):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from collector.entries import interaction_message
-from collector.fold import KINDS, LAG_COUNT, oldest_pending
+from collector.fold import KINDS, LAG_COUNT
 from collector.labels import Combination
 from collector.retention import cut_of
 from collector.tally import scope_of
-from collector.validation import MAX_ID_BYTES
 from rankloop.v1 import stats_pb2 as pb
 from runtime.errors import InvalidInput
 from runtime.mongo import Document, Mongo
@@ -19,12 +18,13 @@ from runtime.timestamps import EPOCH, at_millisecond, to_timestamp
 from server.paging import last_of, page_size, token_after
 from server.statistics.counted import Counted
 from server.statistics.figures import ratio, type_counts
+from server.statistics.frame import Frame, check_id, check_ids
 from server.statistics.items import item_stats
 from server.statistics.performance import grouping_of, performance_row, performance_rows
-from server.statistics.period import Period, period_of
+from server.statistics.period import period_of
+from server.statistics.times import Times
+from server.statistics.types import type_metrics, type_summaries
 from server.statistics.users import read_history, user_stats
-
-Answer = TypeVar("Answer", pb.GetItemStatsResponse, pb.GetUserStatsResponse, pb.GetPerformanceResponse, pb.GetOverviewResponse)
 
 MAX_TYPES = 64
 
@@ -36,26 +36,28 @@ class Statistics:
         self._mongo = mongo
         self._counted = Counted(mongo, rule)
         self._clock = clock
+        self._frame = Frame(mongo, clock)
+        self._times = Times(mongo)
 
     async def item(self, request: pb.GetItemStatsRequest) -> pb.GetItemStatsResponse:
         """Figures of one item."""
-        _check_id("item_id", request.item_id, required=True)
-        period, as_of = await self._asked(request)
+        check_id("item_id", request.item_id, required=True)
+        period, as_of = await self._frame.asked(request)
         counters = await self._counted.of_key("item", request.item_id, period)
-        return await self._framed(pb.GetItemStatsResponse(stats=item_stats(request.item_id, counters)), period, as_of)
+        return await self._frame.framed(pb.GetItemStatsResponse(stats=item_stats(request.item_id, counters)), period, as_of)
 
     async def user(self, request: pb.GetUserStatsRequest) -> pb.GetUserStatsResponse:
         """Figures of one user."""
-        _check_id("user_id", request.user_id, required=True)
-        period, as_of = await self._asked(request)
+        check_id("user_id", request.user_id, required=True)
+        period, as_of = await self._frame.asked(request)
         history = await read_history(self._mongo, request.user_id, period)
-        return await self._framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
+        return await self._frame.framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
 
     async def user_interactions(self, request: pb.ListUserInteractionsRequest) -> pb.ListUserInteractionsResponse:
         """A page of a user's history."""
-        _check_id("user_id", request.user_id, required=True)
-        _check_id("item_id", request.item_id, required=False)
-        _check_id("ranking_id", request.ranking_id, required=False)
+        check_id("user_id", request.user_id, required=True)
+        check_id("item_id", request.item_id, required=False)
+        check_id("ranking_id", request.ranking_id, required=False)
         if len(request.types) > MAX_TYPES:
             raise InvalidInput.of("types", "TOO_MANY", f"has {len(request.types)} entries; at most {MAX_TYPES}")
         limit = page_size(request.page_size)
@@ -87,13 +89,20 @@ class Statistics:
     async def performance(self, request: pb.GetPerformanceRequest) -> pb.GetPerformanceResponse:
         """Figures of slates, grouped."""
         grouping = grouping_of(request.group_by)
-        period, as_of = await self._asked(request)
+        period, as_of = await self._frame.asked(request)
         rows = await performance_rows(self._counted, grouping, period)
-        return await self._framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
+        return await self._frame.framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
+
+    async def types(self, request: pb.GetTypeMetricsRequest) -> pb.GetTypeMetricsResponse:
+        """What became of recommendations, by item type."""
+        check_ids("item_types", request.item_types, most=MAX_TYPES)
+        period, as_of = await self._frame.asked(request)
+        rows = await type_metrics(self._mongo, self._counted, self._times, period, set(request.item_types))
+        return await self._frame.framed(pb.GetTypeMetricsResponse(types=rows), period, as_of)
 
     async def overview(self, request: pb.GetOverviewRequest) -> pb.GetOverviewResponse:
         """The first page."""
-        period, as_of = await self._asked(request)
+        period, as_of = await self._frame.asked(request)
         interactions = await self._counted.by_day("all", "", period)
         shown = await self._counted.by_day(scope_of(()), (), period)
         totals = [_summed(days.values()) for days in (interactions, shown)]
@@ -101,6 +110,7 @@ class Statistics:
             interaction_count=totals[0].get("interactions", 0),
             counts=type_counts(totals[0]),
             performance=performance_row({}, totals[1]),
+            types=await type_summaries(self._counted, period),
             days=[_day(day, interactions.get(day, {}), shown.get(day, {})) for day in sorted(interactions.keys() | shown.keys())],
             item_count=await self._mongo.collection("items").estimated_count(),
             user_count=await self._mongo.collection("users").estimated_count(),
@@ -113,32 +123,7 @@ class Statistics:
         if champion:
             answer.champion_version = champion["_id"]
             answer.champion_publish_time.CopyFrom(to_timestamp(champion["create_time"]))
-        return await self._framed(answer, period, as_of)
-
-    async def _pending_count(self) -> int:
-        return sum([await self._mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS])
-
-    async def _framed(self, answer: Answer, period: Period, as_of: datetime) -> Answer:
-        """The answer with the period it is for, and with what it is complete from and up to."""
-        answer.start_time.CopyFrom(to_timestamp(period.start))
-        answer.end_time.CopyFrom(to_timestamp(period.end))
-        answer.as_of_time.CopyFrom(to_timestamp(as_of))
-        if (cut := await cut_of(self._mongo)) is not None:
-            answer.ledger_start_time.CopyFrom(to_timestamp(cut))
-        return answer
-
-    async def _asked(self, request: Any) -> tuple[Period, datetime]:
-        """The period asked for, and the time up to which the ledger is folded. Read before the figures, so that it promises too little."""
-        now = at_millisecond(self._clock())
-        period = period_of(request, now)
-        return period, min(await oldest_pending(self._mongo) or now, now)
-
-
-def _check_id(field: str, value: str, *, required: bool) -> None:
-    if required and not value:
-        raise InvalidInput.of(field, "MISSING", "is required")
-    if len(value.encode()) > MAX_ID_BYTES:
-        raise InvalidInput.of(field, "TOO_LONG", f"has {len(value.encode())} bytes; at most {MAX_ID_BYTES}")
+        return await self._frame.framed(answer, period, as_of)
 
 
 def _question(request: pb.ListUserInteractionsRequest) -> list[Any]:

@@ -3,131 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from google.protobuf.message import Message
+from measured import FIRST, LAST, NOW, between, clock, periods, same, store
 
 from collector.commit import CommitLimits
-from collector.fold import FoldWorker
 from collector.labels import Combination
 from collector.ledger import Ledger
 from collector.quarantine import Quarantine
 from collector.settings import LabelSettings
 from collector.tracking import Tracking
-from rankloop.v1 import catalog_pb2, stats_pb2
-from runtime.lease import Lease
+from rankloop.v1 import stats_pb2
 from runtime.mongo import Mongo
-from server.catalog import Catalog
 from server.statistics.statistics import Statistics
 from tests.recount import DIMENSIONS, Sent, traffic
-
-FIRST, LAST = datetime(2024, 2, 28, 21, tzinfo=UTC), datetime(2024, 3, 1, 4, tzinfo=UTC)
-NOW = datetime(2024, 3, 20, 12, 0, 0, 500_000, tzinfo=UTC)
-
-
-def clock() -> datetime:
-    return NOW
-
-
-async def store(mongo: Mongo, sent: Sent, seed: int) -> None:
-    """Sends everything in random order and portions, part of it twice, and folds now and then."""
-    random_ = random.Random(seed)
-    limits = CommitLimits(capacity_entries=20_000, capacity_bytes=2**26, write_entries=500, writes_at_once=2)
-    tracking = Tracking(mongo, Ledger.open(mongo, limits), Quarantine(mongo), LabelSettings().policy(), clock)
-    await Catalog(mongo, clock).upsert_items(
-        [catalog_pb2.Item(item_id=item_id, item_type=item_type) for item_id, item_type in sent.catalogue.items()]
-    )
-    lease = Lease(mongo, "fold", "test", 600, clock)
-    assert await lease.claim()
-    worker = FoldWorker(mongo, lease, Combination.MAX, batch_entries=40, poll_seconds=0.01)
-    for session in sent.sessions:
-        await tracking.start_session(session)
-    entries: list[Any] = [*sent.slates, *sent.interactions, *sent.outcomes]
-    entries += random_.sample(entries, len(entries) // 4)
-    random_.shuffle(entries)
-    while entries:
-        portion, entries = entries[:60], entries[60:]
-        for name, send in (
-            ("Slate", tracking.record_slates),
-            ("Interaction", tracking.track),
-            ("Outcome", tracking.record_outcomes),
-        ):
-            of_kind: Sequence[Any] = [one for one in portion if one.DESCRIPTOR.name == name]
-            if of_kind:
-                receipt = await send(of_kind)
-                assert not receipt.rejected
-        if random_.random() < 0.5:
-            await worker.fold_once()
-    while await worker.fold_once():
-        pass
-    await lease.release()
-
-
-def periods(seed: int, count: int) -> list[tuple[datetime, datetime]]:
-    """Periods whose ends are anywhere: within one hour, on full hours, over midnight, before and after everything."""
-    random_ = random.Random(seed)
-    span = (LAST - FIRST) // timedelta(milliseconds=1)
-    found = [
-        (FIRST - timedelta(days=2), LAST + timedelta(days=2)),
-        (FIRST.replace(hour=22), FIRST.replace(hour=23)),
-        (FIRST.replace(hour=22, minute=10), FIRST.replace(hour=22, minute=50, microsecond=1000)),
-        (FIRST.replace(hour=22, minute=59, second=59, microsecond=999_000), FIRST.replace(hour=23, microsecond=1000)),
-        (datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)),
-    ]
-    while len(found) < count:
-        moments = sorted(FIRST + timedelta(milliseconds=random_.randrange(span)) for _ in range(2))
-        if random_.random() < 0.3:
-            moments[random_.randrange(2)] = moments[0].replace(minute=0, second=0, microsecond=0)
-            moments.sort()
-        if moments[0] < moments[1]:
-            found.append((moments[0], moments[1]))
-    return found
-
-
-def between(request: Any, start: datetime, end: datetime) -> Any:
-    """The request over a period."""
-    request.start_time.FromDatetime(start)
-    request.end_time.FromDatetime(end)
-    return request
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """A message as values that compare; fields without presence are there with their zero."""
-    found: dict[str, Any] = {}
-    for descriptor in message.DESCRIPTOR.fields:
-        value = getattr(message, descriptor.name)
-        if descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:
-            found[descriptor.name] = dict(value)
-        elif not descriptor.has_presence or message.HasField(descriptor.name):
-            found[descriptor.name] = plain(value) if isinstance(value, Message) else value
-    return found
-
-
-def close(message: Message) -> Any:
-    """The same, to compare with what floating point allows."""
-    return _close(plain(message))
-
-
-def _close(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _close(inner) for key, inner in value.items()}
-    return pytest.approx(value, rel=1e-9, abs=1e-7) if isinstance(value, float) else value
-
-
-def same(found: Message, expected: Message) -> None:
-    """Equal figures; a mean span to the millisecond."""
-    ours, theirs = plain(found), plain(expected)
-    spans = [(one.pop("avg_time_to_action", None)) for one in (ours, theirs)]
-    assert ours == _close(theirs)
-    assert (spans[0] is None) == (spans[1] is None)
-    if spans[0] is not None and spans[1] is not None:
-        seconds = [one["seconds"] + one["nanos"] / 1e9 for one in spans]
-        assert seconds[0] == pytest.approx(seconds[1], abs=1e-3)
 
 
 async def test_every_figure_over_any_period_equals_a_recount(mongo_both: Mongo) -> None:
@@ -215,19 +107,19 @@ async def test_a_history_is_paged_without_gaps_or_repeats(mongo: Mongo) -> None:
     await store(mongo, sent, seed=51)
     statistics = Statistics(mongo, Combination.MAX, clock)
     user_id = sent.interactions[0].user_id
-    asked = stats_pb2.ListUserInteractionsRequest(user_id=user_id, types=["click", "view"], page_size=7)
+    asked = stats_pb2.ListUserInteractionsRequest(user_id=user_id, types=["click", "view"], page_size=5)
     listed: list[str] = []
     while True:
         page = await statistics.user_interactions(asked)
         listed += [one.interaction.event_id for one in page.interactions]
         if not page.next_page_token:
             break
-        assert len(page.interactions) == 7
+        assert len(page.interactions) == 5
         asked.page_token = page.next_page_token
     mine = [one for one in sent.interactions if one.user_id == user_id and one.type in ("click", "view")]
     mine.sort(key=lambda one: (one.occur_time.ToNanoseconds(), one.event_id), reverse=True)
     assert listed == [one.event_id for one in mine]
-    assert len(listed) > 14
+    assert len(listed) > 10
 
 
 async def test_figures_before_the_fold_say_how_far_they_reach(mongo: Mongo) -> None:

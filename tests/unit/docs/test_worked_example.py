@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from collector.batch import Batch, Folded, fold
@@ -15,6 +16,7 @@ from collector.tally import Key, scope_of
 from server.statistics.items import item_stats
 from server.statistics.performance import performance_row
 from server.statistics.period import Period
+from server.statistics.types import type_row
 from server.statistics.users import UserHistory, user_stats
 from tests.unit.docs.documents import ROOT
 
@@ -98,7 +100,7 @@ def figure(message: Any, name: str) -> float:
     value = getattr(message, outer)
     if inner:
         value = value[inner] if outer == "type_preferences" else getattr(value, inner)
-    elif outer.startswith("avg_time"):
+    elif "_time_to_" in outer:
         value = value.ToTimedelta().total_seconds()
     return float(value)
 
@@ -113,6 +115,12 @@ def test_one_position(folded: Folded) -> None:
 
 def test_one_item(folded: Folded) -> None:
     check("kettle (", item_stats("kettle", counters(folded, "item", "kettle")))
+
+
+def test_one_type(folded: Folded) -> None:
+    timed = [one.to_document(Combination.MAX).get("timed", {}) for one in folded.attributions.values()]
+    waits = np.array([one["action"] for one in timed if one.get("type") == "kitchen"])
+    check("kitchen (", type_row("kitchen", counters(folded, "type", "kitchen"), {}, {"action": waits}))
 
 
 def test_one_user(folded: Folded) -> None:

@@ -1,0 +1,98 @@
+"""Lifecycles by item type on a real MongoDB against a recount in plain Python."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from measured import FIRST, LAST, NOW, between, clock, periods, same, store
+
+from collector.commit import CommitLimits
+from collector.fold import FoldWorker
+from collector.labels import Combination
+from collector.ledger import Ledger
+from collector.quarantine import Quarantine
+from collector.rebuild import rebuild
+from collector.settings import LabelSettings
+from collector.tracking import Tracking
+from rankloop.v1 import stats_pb2
+from rankloop.v1.tracking_pb2 import Interaction
+from runtime.errors import InvalidInput
+from runtime.lease import Lease
+from runtime.mongo import Mongo
+from runtime.timestamps import to_timestamp
+from server.statistics.statistics import Statistics
+from server.statistics.times import COLUMNS
+from tests.recount import Sent, traffic
+from tests.recount_types import type_metrics
+
+
+class Silent:
+    def step(self, description: str, total: int | None = None) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+
+async def agrees(statistics: Statistics, sent: Sent, start: object, end: object) -> None:
+    request = between(stats_pb2.GetTypeMetricsRequest(), start, end)  # type: ignore[arg-type]
+    answer = await statistics.types(request)
+    expected = type_metrics(sent, start, end)  # type: ignore[arg-type]
+    assert {row.item_type for row in answer.types} == expected.keys()
+    assert [row.total_shown for row in answer.types] == sorted((row.total_shown for row in expected.values()), reverse=True)
+    for row in answer.types:
+        same(row, expected[row.item_type])
+        assert row.total_shown == row.acted_count + row.ignored_count + row.untouched_count
+
+
+async def test_lifecycles_over_any_period_equal_a_recount(mongo_both: Mongo) -> None:
+    sent = traffic(70, first=FIRST, last=LAST, interactions=400)
+    await store(mongo_both, sent, seed=71)
+    statistics = Statistics(mongo_both, Combination.MAX, clock)
+    for start, end in periods(72, 12):
+        await agrees(statistics, sent, start, end)
+
+
+async def test_a_late_act_and_a_rebuild_are_seen_though_days_are_remembered(mongo: Mongo) -> None:
+    sent = traffic(80, first=FIRST, last=LAST, slates=12, interactions=80)
+    await store(mongo, sent, seed=81)
+    statistics = Statistics(mongo, Combination.MAX, clock)
+    whole = FIRST - timedelta(days=1), LAST + timedelta(days=1)
+    await agrees(statistics, sent, *whole)
+    late = []
+    for number, slate in enumerate(sent.slates):
+        one = Interaction(event_id=f"late{number}", user_id="u", item_id=slate.items[0].item_id, ranking_id=slate.ranking_id, type="like")
+        one.occur_time.CopyFrom(to_timestamp(slate.show_time.ToDatetime() + timedelta(milliseconds=1)))
+        late.append(one)
+    limits = CommitLimits(capacity_entries=20_000, capacity_bytes=2**26, write_entries=500, writes_at_once=2)
+    await Tracking(mongo, Ledger.open(mongo, limits), Quarantine(mongo), LabelSettings().policy(), clock).track(late)
+    lease = Lease(mongo, "fold", "late", 600, clock)
+    assert await lease.claim()
+    worker = FoldWorker(mongo, lease, Combination.MAX, batch_entries=100, poll_seconds=0.01)
+    while await worker.fold_once():
+        pass
+    sent.interactions += late
+    await agrees(statistics, sent, *whole)
+    await lease.release()
+    await rebuild(mongo, Lease(mongo, "fold", "rebuild", 600, clock), Combination.MAX, Silent())
+    await agrees(statistics, sent, *whole)
+    await agrees(Statistics(mongo, Combination.MAX, clock), sent, *whole)
+
+
+async def test_times_are_read_from_the_index_alone(mongo: Mongo) -> None:
+    plan = await mongo.collection("attributions").explain({"timed.shown": {"$gte": FIRST, "$lt": LAST}}, COLUMNS, hint="timed")
+    assert "IXSCAN" in str(plan["queryPlanner"]["winningPlan"])
+    assert "FETCH" not in str(plan["queryPlanner"]["winningPlan"])
+
+
+async def test_only_types_asked_for_are_answered(mongo: Mongo) -> None:
+    sent = traffic(90, first=FIRST, last=LAST, slates=10, interactions=30)
+    await store(mongo, sent, seed=91)
+    statistics = Statistics(mongo, Combination.MAX, clock)
+    asked = between(stats_pb2.GetTypeMetricsRequest(item_types=["post", "nothing"]), FIRST, LAST)
+    assert [row.item_type for row in (await statistics.types(asked)).types] == ["post"]
+    for item_types, field in ((["x"] * 65, "item_types"), (["a", ""], "item_types[1]"), (["a" * 257], "item_types[0]")):
+        with pytest.raises(InvalidInput) as refusal:
+            await statistics.types(stats_pb2.GetTypeMetricsRequest(item_types=item_types))
+        assert [one.field for one in refusal.value.violations] == [field]
+    empty = await statistics.types(between(stats_pb2.GetTypeMetricsRequest(), NOW, NOW + timedelta(hours=1)))
+    assert not empty.types
