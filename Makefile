@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
+TEST_WORKERS ?= 2
 FAULTS_ARGS ?=
 PAGES := api cli configuration database features
 
@@ -33,7 +34,7 @@ demo: $(VENV)/.run  ## Start the stack, watch it learn, leave it running: make d
 	@$(BIN)/rankloop demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## Every test, on a real MongoDB and real processes: make test TEST_ARGS="-k fold"
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
 faults: $(VENV)/.dev  ## Every fault, many times, about ten minutes: make faults FAULTS_ARGS="--length 2 --seed 1 --json faults.json"
 	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)

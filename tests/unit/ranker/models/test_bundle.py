@@ -156,7 +156,9 @@ def zipped(**files: bytes) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("packed", [b"", b"PK", zipped(a=b""), zipped(**{FOREST: b"", "../evil": b""})])
+@pytest.mark.parametrize(
+    "packed", [b"", b"PK", zipped(a=b""), zipped(**{FOREST: b"", "../evil": b""})], ids=["nothing", "no-zip", "no-forest", "a-way-out"]
+)
 def test_bytes_that_are_no_bundle_are_refused(packed: bytes) -> None:
     with pytest.raises(BadBundle):
         Bundle.unpack(packed)
