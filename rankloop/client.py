@@ -71,8 +71,11 @@ class Client:
         """Closes the channel."""
         await self._channel.close()
 
-    async def rank(self, user_id: str, candidates: Iterable[Candidate], *, timeout_seconds: float = 1.0, **fields: Any) -> RankResponse:
+    async def rank(self, user_id: str, candidates: Iterable[Candidate], *, timeout_seconds: float = 5.0, **fields: Any) -> RankResponse:
         """Ranks candidates for a user; `fields` are further fields of RankRequest (`surface`, `top_k`, …).
+
+        A server answers within `server.rank_timeout_seconds` (half a second) or a little more, by your own order if it must; the default
+        here leaves time for the first connection.
 
         Raises:
             grpc.aio.AioRpcError: with INVALID_ARGUMENT where a field is wrong, UNAVAILABLE where no server answered.
