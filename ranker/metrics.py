@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from ranker.scoring.engine import FALLBACKS, FOREST, LIGHTGBM
+
 STAGES: Final = ("validate", "decode", "user", "join", "features", "score", "diversify", "explain", "encode")
 
 STAGE_SECONDS = Histogram(
@@ -24,6 +26,10 @@ REFUSALS = Counter("rankloop_ranker_model_refusals", "Models refused, by why.", 
 SWAPS = Counter("rankloop_ranker_model_swaps", "Times another model began to serve.")
 MODEL_LOADED = Gauge("rankloop_ranker_model_loaded", "1 while a model serves, 0 while rankings are by prior.")
 MODEL_LOAD_SECONDS = Gauge("rankloop_ranker_model_load_seconds", "How long fetching, verifying and warming up the serving model took.")
+SCORER = Gauge("rankloop_ranker_scorer", "1 for what walks the trees of the model that serves.", ("scorer",))
+SCORER_FALLBACKS = Counter(
+    "rankloop_ranker_scorer_fallbacks", "Models that LightGBM scores, by why the compiled scorer does not.", ("reason",)
+)
 FOLLOW_FAILURES = Counter("rankloop_ranker_follow_failures", "Polls that failed, by what was followed.", ("what",))
 FOLLOWED = Gauge("rankloop_ranker_items_follow_timestamp_seconds", "When the item state last caught up, in Unix seconds.")
 ITEMS = Gauge("rankloop_ranker_items", "Items in memory.")
@@ -39,6 +45,10 @@ for _stage in STAGES:
     STAGE_SECONDS.labels(_stage)
 for _algorithm in ("lambdarank", "prior_score", "caller_order"):
     SLATES.labels(_algorithm)
+for _scorer in (FOREST, LIGHTGBM):
+    SCORER.labels(_scorer)
+for _reason in FALLBACKS:
+    SCORER_FALLBACKS.labels(_reason)
 for _what in ("items", "models"):
     FOLLOW_FAILURES.labels(_what)
 

@@ -13,6 +13,8 @@ from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
 from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
+from ranker.scoring.engine import FOREST, LIGHTGBM, EngineChoice
+from ranker.scoring.quickscorer import NoCompiler, compiled_kernel
 from ranker.service import WorkerServicer
 from ranker.settings import FeatureSettings, RankerSettings, schema_of
 from ranker.state.follower import ItemFollower
@@ -38,6 +40,21 @@ async def register_schema(mongo: Mongo, schema: FeatureSchema) -> None:
         await mongo.collection("feature_schemas").insert_one({"_id": schema.hash, "names": list(schema.names)})
     except DuplicateKey:
         return
+
+
+async def compile_scorer(wanted: EngineChoice) -> None:
+    """Compiles the forest scorer, or reads it from the disk, before there are calls. Raises Misconfigured if it must be there."""
+    if wanted == LIGHTGBM:
+        return
+    began = time.perf_counter()
+    try:
+        await asyncio.to_thread(compiled_kernel)
+    except NoCompiler as error:
+        if wanted == FOREST:
+            raise Misconfigured(f"ranker.scorer is `forest`, and {error}") from error
+        log.info("LightGBM scores: there is no compiled scorer", explanation=str(error))
+    else:
+        log.info("forest scorer compiled", seconds=round(time.perf_counter() - began, 3))
 
 
 async def run(
@@ -81,10 +98,12 @@ async def run(
             poll_seconds=ranker.model_poll_seconds,
             pinned_limit=ranker.pinned_models,
             budget_seconds=ranker.model_budget_seconds,
+            engine=ranker.scorer,
         )
         worker = Worker(ranker, schema, items, users, loader)
         service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker))
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
+        await compile_scorer(ranker.scorer)
         await server.start()
         # A worker without its items or its model would answer, and worse than one that waits a moment.
         await follower.poll()

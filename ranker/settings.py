@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -72,6 +73,10 @@ class RankerSettings(RpcSettings):
 
     pinned_models: int = Field(4, ge=0, le=100)
     """Models kept in memory because requests name them, beside the champion and the one before."""
+
+    scorer: Literal["auto", "forest", "lightgbm"] = "auto"
+    """What walks the trees: `forest` is compiled by numba (the extra `fast`) and gives the same bits as LightGBM sooner; `auto` takes it
+    where numba is there; `forest` refuses to start without it. A forest that it cannot represent is left to LightGBM."""
 
     explained_features: int = Field(5, ge=1, le=100)
     """Contributions per item that `explain` returns, the largest."""

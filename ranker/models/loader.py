@@ -13,6 +13,7 @@ from ranker.models.bundle import BadBundle, Bundle
 from ranker.models.refusal import Refusal
 from ranker.models.registry import ModelRecord
 from ranker.models.trial import TooSlow, prepare
+from ranker.scoring.engine import FOREST, LIGHTGBM, EngineChoice
 from ranker.scoring.scorer import ForestScorer, UnknownFeatures
 from runtime.errors import NotFound, StorageError
 from runtime.logs import get_logger
@@ -58,15 +59,24 @@ class ModelLoader:
     """
 
     def __init__(
-        self, registry: Registry, notes: Notes, schema: FeatureSchema, *, poll_seconds: float, pinned_limit: int, budget_seconds: float
+        self,
+        registry: Registry,
+        notes: Notes,
+        schema: FeatureSchema,
+        *,
+        poll_seconds: float,
+        pinned_limit: int,
+        budget_seconds: float,
+        engine: EngineChoice = "auto",
     ) -> None:
-        """`budget_seconds`: what scoring a hundred candidates may take."""
+        """`budget_seconds`: what scoring a hundred candidates may take; `engine`: what shall walk the trees."""
         self._registry = registry
         self._notes = notes
         self._schema = schema
         self._budget_seconds = budget_seconds
         self._poll_seconds = poll_seconds
         self._pinned_limit = pinned_limit
+        self._engine = engine
         self._pinned: OrderedDict[str, ForestScorer] = OrderedDict()
         self._refused: OrderedDict[str, str] = OrderedDict()
         self._loading = asyncio.Lock()
@@ -169,6 +179,8 @@ class ModelLoader:
             self.previous = before
         metrics.SWAPS.inc()
         metrics.MODEL_LOADED.set(scorer is not None)
+        for engine in (FOREST, LIGHTGBM):
+            metrics.SCORER.labels(engine).set(scorer is not None and scorer.chosen.name == engine)
         log.info(
             "another model serves" if scorer else "no model serves",
             model_version=scorer.version if scorer else "",
@@ -191,7 +203,9 @@ class ModelLoader:
             try:
                 bundle = await self._registry.fetch(version)
                 # Parsing and scoring a large forest takes a while: not on the event loop.
-                scorer = await asyncio.to_thread(prepare, bundle, self._schema, version, budget_seconds=self._budget_seconds)
+                scorer = await asyncio.to_thread(
+                    prepare, bundle, self._schema, version, budget_seconds=self._budget_seconds, engine=self._engine
+                )
             except (StorageError, NotFound):
                 raise
             except Exception as error:
@@ -199,6 +213,7 @@ class ModelLoader:
                 await self._refuse(version, refusal)
                 raise Refused(refusal.description) from error
             metrics.MODEL_LOAD_SECONDS.set(time.perf_counter() - began)
+            _tell_fallback(scorer)
             return scorer
 
     async def _refuse(self, version: str, refusal: Refusal) -> None:
@@ -215,6 +230,13 @@ class ModelLoader:
             serving=self.champion.version if self.champion else "",
         )
         await self._notes.refused(version, refusal)
+
+
+def _tell_fallback(scorer: ForestScorer) -> None:
+    chosen = scorer.chosen
+    if chosen.fallback:
+        metrics.SCORER_FALLBACKS.labels(chosen.fallback).inc()
+        log.warning("LightGBM scores this model", model_version=scorer.version, reason=chosen.fallback, explanation=chosen.explanation)
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -12,6 +12,7 @@ from ranker.features.columns import Floats
 from ranker.features.schema import FeatureSchema
 from ranker.models.bundle import BadBundle, Bundle
 from ranker.models.forest import check_forest
+from ranker.scoring.engine import EngineChoice, choose_engine
 from ranker.scoring.scorer import ForestScorer
 
 TRIAL_ROWS: Final = 100
@@ -25,12 +26,18 @@ class TooSlow(Exception):
 
 
 def prepare(
-    bundle: Bundle, schema: FeatureSchema, version: str, *, budget_seconds: float, clock: Callable[[], float] = time.thread_time
+    bundle: Bundle,
+    schema: FeatureSchema,
+    version: str,
+    *,
+    budget_seconds: float,
+    engine: EngineChoice = "auto",
+    clock: Callable[[], float] = time.thread_time,
 ) -> ForestScorer:
     """A bundle as a scorer that is known to work. For a thread: a large forest takes seconds.
 
     In order: sha256 of each file; a forest that can be walked, whose scores are finite whatever it is given; the canned slate, scored
-    again; features that `schema` has; finite scores of rows that are nothing but missing; the time of TRIAL_ROWS candidates. What it takes
+    again; what shall walk its trees, bit for bit equal to LightGBM; features that `schema` has; finite scores of rows that are nothing but missing; the time of TRIAL_ROWS candidates. What it takes
     to score is computed on the way, so the first request finds it warm.
 
     `clock` counts the processor time of this thread, in seconds, so that a busy machine does not make a model slow.
@@ -43,7 +50,8 @@ def prepare(
     bundle.verify_hashes()
     check_forest(bundle.forest)
     booster = bundle.verify()
-    scorer = ForestScorer(booster, bundle.passport.feature_names, schema, version=version)
+    chosen = choose_engine(booster, wanted=engine, known=bundle.canned.matrix)
+    scorer = ForestScorer(booster, bundle.passport.feature_names, schema, version=version, chosen=chosen)
     rows = trial_rows(bundle, schema)
     for matrix in (rows, np.full_like(rows, np.nan), np.zeros_like(rows)):
         if not np.isfinite(scorer.score(matrix)).all():

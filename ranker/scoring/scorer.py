@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranker.features.columns import Floats
 from ranker.features.schema import FeatureSchema
+from ranker.scoring.engine import ChosenEngine, choose_engine
 
 
 class UnknownFeatures(ValueError):
@@ -39,12 +40,23 @@ class FeatureContribution:
 class ForestScorer:
     """A forest over the columns of a schema, whichever of them it reads and in whatever order."""
 
-    def __init__(self, booster: lightgbm.Booster, feature_names: Sequence[str], schema: FeatureSchema, *, version: str) -> None:
-        """`feature_names` are the forest's columns. Raises UnknownFeatures for names that the schema does not have."""
+    def __init__(
+        self,
+        booster: lightgbm.Booster,
+        feature_names: Sequence[str],
+        schema: FeatureSchema,
+        *,
+        version: str,
+        chosen: ChosenEngine | None = None,
+    ) -> None:
+        """`feature_names` are the forest's columns; without `chosen` LightGBM scores. Raises UnknownFeatures."""
         unknown = schema.unknown(feature_names)
         if unknown:
             raise UnknownFeatures(unknown)
         self._booster = booster
+        self.chosen = chosen or choose_engine(booster, wanted="lightgbm")
+        """What walks the trees."""
+        self._engine = self.chosen.engine
         self._schema = schema
         self._names = tuple(feature_names)
         self._columns: NDArray[np.int64] | None = None
@@ -55,8 +67,7 @@ class ForestScorer:
 
     def score(self, matrix: Floats) -> Floats:
         """(n,) float64, the raw scores of (n, n_features) float64 with the schema's columns."""
-        scores: Floats = np.asarray(self._booster.predict(self._read(matrix), raw_score=True, num_threads=1), dtype=np.float64)
-        return scores
+        return self._engine.score(self._read(matrix))
 
     def contributions(self, matrix: Floats) -> Floats:
         """(n, 1 + the model's features) float64: what each feature added to each score, and last what every score starts from.
