@@ -19,6 +19,7 @@ COPY collector collector
 COPY ranker ranker
 COPY server server
 COPY scripts scripts
+COPY benchmarks benchmarks
 RUN python -m venv /opt/rankloop && /opt/rankloop/bin/pip install --no-cache-dir ".[${EXTRAS}]"
 
 FROM python:3.12-slim

@@ -22,7 +22,7 @@ from ranker.state.items import ItemState, day_of
 from ranker.state.users import UserHistories
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
-from runtime.errors import DuplicateKey
+from runtime.errors import DuplicateKey, Misconfigured
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
 from runtime.process import ground

@@ -37,8 +37,8 @@ def prepare(
     """A bundle as a scorer that is known to work. For a thread: a large forest takes seconds.
 
     In order: sha256 of each file; a forest that can be walked, whose scores are finite whatever it is given; the canned slate, scored
-    again; what shall walk its trees, bit for bit equal to LightGBM; features that `schema` has; finite scores of rows that are nothing but missing; the time of TRIAL_ROWS candidates. What it takes
-    to score is computed on the way, so the first request finds it warm.
+    again; what walks its trees here, with LightGBM's bits; features that `schema` has; finite scores of rows that are nothing but missing;
+    the time of TRIAL_ROWS candidates. What it takes to score is computed on the way, so the first request finds it warm.
 
     `clock` counts the processor time of this thread, in seconds, so that a busy machine does not make a model slow.
 
