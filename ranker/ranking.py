@@ -9,13 +9,19 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.diversity.diversifiers import DIVERSIFIERS, Diversifier
+from ranker.arrangement import Chance, Manner, arrange
+from ranker.diversity.diversifiers import Diversifier
 from ranker.diversity.similarity import Similarities, diversity_score
-from ranker.features.columns import Floats, RequestColumns
+from ranker.exploration.exploration import Exploration
+from ranker.features.columns import Candidates, Floats, RequestColumns
+from ranker.features.counters import ALL_TIME, IMPRESSIONS
 from ranker.features.extraction import extract
 from ranker.features.history import History
 from ranker.features.schema import FeatureSchema
 from ranker.prior import order_of
+from ranker.rules.offered import OfferedCandidates
+from ranker.rules.rule import NO_RULES, Rules
+from ranker.rules.ruling import Effect
 from ranker.scoring.relevance import best_first, relevance
 from ranker.scoring.scorer import FeatureContribution
 from ranker.state.items import ItemState
@@ -51,6 +57,15 @@ class Wish:
     diversifier: Diversifier = "mmr"
     """What makes the slate varied."""
 
+    exploration: Exploration | None = None
+    """How chance has a say; None: not at all."""
+
+    seed: int = 0
+    """What chance is drawn from."""
+
+    rules: Rules = NO_RULES
+    """What holds whatever a model says."""
+
     explain_limit: int = 0
     """Contributions wanted per item; 0: none."""
 
@@ -75,7 +90,10 @@ class Slate:
     """(k,) float64: the model's, or the priors."""
 
     relevances: Floats
-    """(k,) float64, 0 to 1 within the request."""
+    """(k,) float64, 0 to 1 within the request, before boosts."""
+
+    propensities: Floats
+    """(k,) float64: the probability with which each item came to its position."""
 
     features: Floats
     """(k, n_features) float64 with the schema's columns: the values that were used."""
@@ -92,6 +110,18 @@ class Slate:
     contributions: Sequence[Sequence[FeatureContribution]]
     """Per item, largest first; empty if they were not wanted or no model ranked."""
 
+    effects: Sequence[Effect] = ()
+    """What rules did."""
+
+    exploration: Exploration | None = None
+    """How chance had a say; None: not at all."""
+
+    seed: int = 0
+    """What chance was drawn from."""
+
+    pool_size: int = 0
+    """How many candidates could come to a position by chance."""
+
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """How long each stage took."""
 
@@ -104,6 +134,10 @@ class Slate:
     def fallback_reason(self) -> str:
         """Why no model ranked; empty: one did."""
         return "" if self.model_version else NO_MODEL
+
+
+SURE_IMPRESSIONS: Final = 20.0
+"""Impressions after which doubt in an item's relevance has fallen by the root of 2."""
 
 
 def rank(
@@ -119,7 +153,7 @@ def rank(
     """Ranks the candidates of one request.
 
     With a scorer by its scores, diversified by MMR. Without one by prior, or in the caller's order, and not diversified: the features
-    are built all the same, because the first model learns from them.
+    are built all the same, because the first model learns from them. Rules hold and chance has its say either way.
     Items that the catalogue calls unavailable, or that the user dismissed, stay in: the caller offers them, so the caller decides.
     """
     stages: dict[str, float] = {}
@@ -139,22 +173,27 @@ def rank(
     count = min(wish.count, total) if wish.count else total
     if scorer is None:
         prior = order_of(columns.priors.tolist(), candidates.item_ids)
-        algorithm, version = prior.algorithm, ""
-        indexes = np.array(prior.indexes, dtype=np.int64)[:count]
-        scores, relevances = np.array(prior.scores)[:count], np.array(prior.relevances)[:count]
-        similarities = Similarities(candidates, indexes, expected_rows=count)
-        chosen = np.arange(count)
+        algorithm, version, balance = prior.algorithm, "", 1.0
+        order = np.array(prior.indexes, dtype=np.int64)
+        raw, ordered = np.empty(total), np.array(prior.relevances)
+        raw[order] = prior.scores
     else:
-        algorithm, version = LAMBDARANK, scorer.version
+        algorithm, version, balance = LAMBDARANK, scorer.version, wish.balance
         raw = scorer.score(matrix)
         stage("score")
         order = best_first(raw, candidates.item_ids)
         ordered = relevance(raw)[order]
-        similarities = Similarities(candidates, order, expected_rows=count)
-        chosen = DIVERSIFIERS[wish.diversifier](ordered, similarities, count=count, balance=wish.balance).places
-        indexes, relevances = order[chosen], ordered[chosen]
-        scores = raw[indexes]
-    diversity = diversity_score(similarities.among(chosen))
+    similarities = Similarities(candidates, order, expected_rows=count)
+    arranged = arrange(
+        order,
+        ordered,
+        similarities,
+        rules=wish.rules,
+        offered=_offered(candidates, wish),
+        manner=Manner(count=wish.count, balance=balance, diversifier=wish.diversifier, chance=_chance(candidates, wish)),
+    )
+    indexes = order[arranged.places]
+    diversity = diversity_score(similarities.among(arranged.places))
     stage("diversify")
     features = matrix[indexes]
     contributions = scorer.explain(features, limit=wish.explain_limit) if scorer is not None and wish.explain_limit else ()
@@ -165,12 +204,36 @@ def rank(
         item_ids=[candidates.item_ids[place] for place in places],
         item_types=[candidates.item_types[place] for place in places],
         tiers=[candidates.tiers[place] for place in places],
-        scores=scores,
-        relevances=relevances,
+        scores=raw[indexes],
+        relevances=ordered[arranged.places],
+        propensities=arranged.propensities,
         features=features,
         algorithm=algorithm,
         model_version=version,
         diversity_score=diversity,
         contributions=contributions,
+        effects=arranged.effects,
+        exploration=wish.exploration,
+        seed=wish.seed,
+        pool_size=arranged.pool_size,
         stage_seconds=stages,
     )
+
+
+def _offered(candidates: Candidates, wish: Wish) -> OfferedCandidates:
+    """The candidates as rules look at them, catalogue included."""
+    if not wish.rules:
+        return OfferedCandidates((), (), ())
+    names, ends = candidates.tag_names, np.cumsum(candidates.tag_counts).tolist()
+    codes = candidates.tag_codes.tolist()
+    starts = [0, *ends[:-1]]
+    tags = [[names[code] for code in codes[start:end]] for start, end in zip(starts, ends, strict=True)]
+    return OfferedCandidates(candidates.item_ids, candidates.item_types, tags)
+
+
+def _chance(candidates: Candidates, wish: Wish) -> Chance | None:
+    if wish.exploration is None:
+        return None
+    shown = candidates.item_tallies[:, ALL_TIME, IMPRESSIONS]
+    doubt = 1.0 / np.sqrt(1.0 + np.maximum(shown, 0) / SURE_IMPRESSIONS)
+    return Chance(exploration=wish.exploration, rng=np.random.default_rng(wish.seed), doubt=doubt)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ranker.features.decoding import seconds_of
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
 
@@ -17,7 +16,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Rank(self, request: worker_pb2.RankRequest, context: Any) -> worker_pb2.RankResponse:
         """Ranks one request."""
-        return await self._worker.rank(request.request, ranking_id=request.ranking_id, moment_seconds=seconds_of(request.request_time))
+        return await self._worker.rank(request)
 
     async def GetStatus(self, request: worker_pb2.GetStatusRequest, context: Any) -> worker_pb2.GetStatusResponse:
         """Tells what the worker serves with."""

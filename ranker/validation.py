@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from math import isfinite
 from typing import Final
 
 import numpy as np
 
-from rankloop.v1.ranking_pb2 import Candidate, RankRequest
+from rankloop.v1.ranking_pb2 import Boost, Candidate, Cap, Exclusion, Exploration, ExplorationPolicy, Pin, RankRequest, Target
 from runtime.errors import InvalidInput, Violation
 from runtime.timestamps import is_valid
 
@@ -19,6 +19,10 @@ MAX_TAGS: Final = 64
 MAX_ATTRIBUTES: Final = 64
 MAX_FEATURES: Final = 256
 MAX_CONTEXT: Final = 64
+MAX_RULES: Final = 100
+MAX_FACTOR: Final = 1000.0
+MAX_ADDEND: Final = 10.0
+MAX_SPREAD: Final = 10.0
 MAX_VIOLATIONS: Final = 100
 """Fields at fault that are collected; whoever repairs these finds the others."""
 
@@ -39,6 +43,10 @@ def check(request: RankRequest, *, embedding_size: int | None = None) -> None:
     """
     violations = _Violations()
     _check_envelope(request, violations)
+    if request.HasField("exploration"):
+        _check_exploration(request.exploration, violations)
+    if request.HasField("rules"):
+        _check_rules(request, violations)
     if not 1 <= len(request.candidates) <= MAX_CANDIDATES:
         expected = f"1 to {MAX_CANDIDATES} candidates; there are {len(request.candidates)}"
         violations.add("candidates", "OUT_OF_RANGE" if request.candidates else "MISSING", expected)
@@ -190,3 +198,68 @@ def _check_matrix(request: RankRequest, violations: _Violations) -> None:
             row, column = divmod(cell, len(names))
             field = f'feature_matrix.values[{row}]["{names[column]}"]'
             violations.add(field, "NOT_FINITE", f"a finite number, or NaN where it is missing, for candidates[{row}]")
+
+
+def _check_exploration(exploration: Exploration, violations: _Violations) -> None:
+    policies = ExplorationPolicy.values()
+    if exploration.policy not in policies:
+        violations.add("exploration.policy", "UNKNOWN", f"one of {', '.join(ExplorationPolicy.keys())}; it is {exploration.policy}")
+    if exploration.HasField("epsilon") and not 0.0 <= exploration.epsilon <= 1.0:
+        violations.add("exploration.epsilon", "OUT_OF_RANGE", f"0 to 1; it is {exploration.epsilon}")
+    if exploration.HasField("spread") and not 0.0 < exploration.spread <= MAX_SPREAD:
+        violations.add("exploration.spread", "OUT_OF_RANGE", f"above 0, at most {MAX_SPREAD:g}; it is {exploration.spread}")
+
+
+def _check_rules(request: RankRequest, violations: _Violations) -> None:
+    rules = request.rules
+    kinds: Mapping[str, Sequence[Pin | Boost | Exclusion | Cap]] = {
+        "pins": rules.pins,
+        "boosts": rules.boosts,
+        "exclusions": rules.exclusions,
+        "caps": rules.caps,
+    }
+    for field, listed in kinds.items():
+        violations.count(f"rules.{field}", listed, MAX_RULES, "rules")
+        for place, rule in enumerate(listed):
+            violations.id(f"rules.{field}[{place}].rule_id", rule.rule_id)
+    if rules.pins:
+        _check_pins(request, violations)
+    for place, boost in enumerate(rules.boosts):
+        path = f"rules.boosts[{place}]"
+        _check_target(f"{path}.target", boost.target, violations)
+        if boost.HasField("factor") and not 0.0 <= boost.factor <= MAX_FACTOR:
+            violations.add(f"{path}.factor", "OUT_OF_RANGE", f"0 to {MAX_FACTOR:,g}; it is {boost.factor}")
+        if not -MAX_ADDEND <= boost.addend <= MAX_ADDEND:
+            violations.add(f"{path}.addend", "OUT_OF_RANGE", f"−{MAX_ADDEND:g} to {MAX_ADDEND:g}; it is {boost.addend}")
+    for place, exclusion in enumerate(rules.exclusions):
+        _check_target(f"rules.exclusions[{place}].target", exclusion.target, violations)
+    for place, cap in enumerate(rules.caps):
+        violations.id(f"rules.caps[{place}].item_type", cap.item_type)
+        if cap.max_count < 0:
+            violations.add(f"rules.caps[{place}].max_count", "OUT_OF_RANGE", f"0 or more; it is {cap.max_count}")
+
+
+def _check_pins(request: RankRequest, violations: _Violations) -> None:
+    offered = {candidate.item_id for candidate in request.candidates}
+    items: dict[str, int] = {}
+    positions: dict[int, int] = {}
+    most = request.top_k if request.top_k > 0 else MAX_CANDIDATES
+    for place, pin in enumerate(request.rules.pins):
+        path = f"rules.pins[{place}]"
+        violations.id(f"{path}.item_id", pin.item_id, required=True)
+        if pin.item_id and pin.item_id not in offered:
+            violations.add(f"{path}.item_id", "NOT_A_CANDIDATE", "one of the candidates; offer it, or leave the pin out")
+        if not 1 <= pin.position <= most:
+            violations.add(f"{path}.position", "OUT_OF_RANGE", f"1 to {most}; it is {pin.position}")
+        if items.setdefault(pin.item_id, place) != place:
+            violations.add(f"{path}.item_id", "DUPLICATE", f"each item once; rules.pins[{items[pin.item_id]}] pins it already")
+        if positions.setdefault(pin.position, place) != place:
+            violations.add(f"{path}.position", "DUPLICATE", f"each position once; rules.pins[{positions[pin.position]}] has it already")
+
+
+def _check_target(path: str, target: Target, violations: _Violations) -> None:
+    kind = target.WhichOneof("by")
+    if kind is None:
+        violations.add(path, "MISSING", "an item_id, an item_type or a tag")
+    else:
+        violations.id(f"{path}.{kind}", getattr(target, kind), required=True)

@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 from ranker import metrics
 from ranker.answer import encode
-from ranker.features.decoding import decode
+from ranker.exploration.exploration import seed_of
+from ranker.features.decoding import decode, seconds_of
 from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
+from ranker.parameters import resolve
 from ranker.ranking import Slate, Wish, rank
 from ranker.settings import RankerSettings
 from ranker.state.items import ItemState
 from ranker.state.users import UserHistories
 from ranker.validation import check
-from rankloop.v1 import ranking_pb2
 from rankloop.worker.v1 import worker_pb2
 
 
@@ -40,7 +41,7 @@ class Worker:
         self._models = models
         self._clock = clock
 
-    async def rank(self, request: ranking_pb2.RankRequest, *, ranking_id: str, moment_seconds: float) -> worker_pb2.RankResponse:
+    async def rank(self, asked: worker_pb2.RankRequest) -> worker_pb2.RankResponse:
         """The slate, with the feature values it was ranked by.
 
         Items that the catalogue calls unavailable or deleted, and items the user dismissed, are ranked like any other: who offers a
@@ -51,10 +52,11 @@ class Worker:
             NotFound: the request names a model that cannot serve.
             StorageError: that model is not in memory, and the registry cannot be read.
         """
+        request = asked.request
         marks = [self._clock()]
         check(request, embedding_size=self._items.catalogue.embedding_size)
         marks.append(self._clock())
-        columns = decode(request, self._schema, moment_seconds)
+        columns = decode(request, self._schema, seconds_of(asked.request_time))
         marks.append(self._clock())
         history = await self._users.get(request.user_id)
         marks.append(self._clock())
@@ -66,11 +68,11 @@ class Worker:
             items=self._items,
             history=history,
             scorer=scorer,
-            wish=self._wish(request),
+            wish=self._wish(asked),
             clock=self._clock,
         )
         marks.append(self._clock())
-        answer = encode(slate, ranking_id=ranking_id, schema_hash=self._schema.hash)
+        answer = encode(slate, candidate_ids=columns.item_ids, ranking_id=asked.ranking_id, schema_hash=self._schema.hash)
         marks.append(self._clock())
         self._observe(slate, marks, candidates=len(columns.item_ids), unknown_names=columns.unknown_names)
         return answer
@@ -85,12 +87,17 @@ class Worker:
             refusal=self._models.refusal,
         )
 
-    def _wish(self, request: ranking_pb2.RankRequest) -> Wish:
+    def _wish(self, asked: worker_pb2.RankRequest) -> Wish:
+        request, settings = asked.request, self._settings
+        parameters = resolve(request, asked.parameters, balance=settings.mmr_lambda, diversifier=settings.diversifier)
         return Wish(
             count=request.top_k,
-            balance=request.mmr_lambda if request.HasField("mmr_lambda") else self._settings.mmr_lambda,
-            diversifier=self._settings.diversifier,
-            explain_limit=self._settings.explained_features if request.explain else 0,
+            balance=parameters.balance,
+            diversifier=parameters.diversifier,
+            exploration=parameters.exploration,
+            seed=seed_of(asked.ranking_id) if parameters.exploration else 0,
+            rules=parameters.rules,
+            explain_limit=settings.explained_features if request.explain else 0,
         )
 
     def _observe(self, slate: Slate, marks: list[float], *, candidates: int, unknown_names: int) -> None:

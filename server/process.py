@@ -40,6 +40,7 @@ from server.services.stats import StatsServicer
 from server.settings import ServerSettings
 from server.slates import SlateRecorder
 from server.statistics.statistics import Statistics
+from server.surfaces import Surfaces
 
 log = get_logger("server")
 
@@ -73,6 +74,7 @@ async def run(
             on.mongo,
             pool,
             recorder,
+            surfaces=Surfaces(server.surfaces),
             timeout_seconds=server.rank_timeout_seconds,
             repeat_capacity=server.repeat_capacity,
             new_id=_new_id,

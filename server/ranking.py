@@ -9,18 +9,26 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from prometheus_client import Counter
 
+from ranker.answer import rule_effects
+from ranker.arrangement import Manner, NoLikeness, arrange
+from ranker.parameters import NO_PARAMETERS, resolve
 from ranker.prior import prior_order
+from ranker.rules.offered import OfferedCandidates
+from ranker.rules.ruling import Effect
 from ranker.validation import check
 from rankloop.v1.ranking_pb2 import RankedItem, RankRequest, RankResponse
 from rankloop.worker.v1 import worker_pb2
+from rankloop.worker.v1.worker_pb2 import RankingParameters
 from runtime.errors import RankloopError
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
 from server.rankers import NoRanker, RankerPool
 from server.slates import SlateRecorder, slate_of
+from server.surfaces import Surfaces
 
 log = get_logger("server")
 
@@ -40,6 +48,7 @@ class Ranking:
         pool: RankerPool,
         recorder: SlateRecorder,
         *,
+        surfaces: Surfaces,
         timeout_seconds: float,
         repeat_capacity: int,
         new_id: Callable[[], str],
@@ -48,6 +57,7 @@ class Ranking:
         self._slates = mongo.collection("slates")
         self._pool = pool
         self._recorder = recorder
+        self._surfaces = surfaces
         self._timeout_seconds = timeout_seconds
         self._repeat_capacity = repeat_capacity
         self._new_id = new_id
@@ -92,12 +102,13 @@ class Ranking:
     async def _rank_anew(self, request: RankRequest, ranking_id: str, limit_seconds: float) -> RankResponse:
         now = at_millisecond(self._clock())
         served: worker_pb2.ServedItems | None = None
+        parameters = self._surfaces.parameters(request.surface)
         try:
-            asked = worker_pb2.RankRequest(request=request, ranking_id=ranking_id, request_time=to_timestamp(now))
+            asked = worker_pb2.RankRequest(request=request, ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
             answer = await self._pool.rank(asked, timeout_seconds=limit_seconds)
             response, served = answer.response, answer.served
         except NoRanker as error:
-            response = by_prior(request, ranking_id, error.reason)
+            response = by_prior(request, ranking_id, error.reason, parameters)
         ANSWERS.labels(response.fallback_reason).inc()
         self._recorder.record(slate_of(request, response, served, now))
         return response
@@ -123,8 +134,10 @@ def repeated_id(user_id: str, request_id: str) -> str:
     return hashlib.blake2b(f"{len(user_id)}:{user_id}{request_id}".encode(), digest_size=16).hexdigest()
 
 
-def by_prior(request: RankRequest, ranking_id: str, reason: str) -> RankResponse:
-    """The slate without a worker: by `prior_score`.
+def by_prior(request: RankRequest, ranking_id: str, reason: str, parameters: RankingParameters = NO_PARAMETERS) -> RankResponse:
+    """The slate without a worker: by `prior_score`, within the rules, and without chance.
+
+    What only the catalogue knows of candidates (types, tags) is not known here: rules go by what the request says.
 
     Raises:
         InvalidInput: the request is wrong.
@@ -132,15 +145,29 @@ def by_prior(request: RankRequest, ranking_id: str, reason: str) -> RankResponse
     check(request)
     candidates: Sequence[Any] = request.candidates
     order = prior_order(candidates)
-    count = request.top_k or len(order.indexes)
+    ids = [candidate.item_id for candidate in request.candidates]
+    rules = resolve(request, parameters).rules
+    places: Sequence[int] = range(min(request.top_k or len(ids), len(ids)))
+    effects: Sequence[Effect] = ()
+    if rules:
+        offered = OfferedCandidates(ids, [one.item_type for one in candidates], [one.tags for one in candidates])
+        relevance = np.array(order.relevances)
+        indexes = np.array(order.indexes, dtype=np.int64)
+        arranged = arrange(indexes, relevance, NoLikeness(), rules=rules, offered=offered, manner=Manner(count=request.top_k))
+        places, effects = arranged.places.tolist(), arranged.effects
     return RankResponse(
         ranking_id=ranking_id,
         items=[
-            RankedItem(item_id=request.candidates[index].item_id, position=position, relevance=relevance, score=score, propensity=1.0)
-            for position, (index, score, relevance) in enumerate(
-                zip(order.indexes[:count], order.scores[:count], order.relevances[:count], strict=True), start=1
+            RankedItem(
+                item_id=ids[order.indexes[place]],
+                position=position,
+                relevance=order.relevances[place],
+                score=order.scores[place],
+                propensity=1.0,
             )
+            for position, place in enumerate(places, start=1)
         ],
         algorithm=order.algorithm,
         fallback_reason=reason,
+        rule_effects=rule_effects(effects, ids),
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from runtime.rpc.server import RpcSettings
+from server.surfaces import SurfaceSettings
 
 ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models"]
 
@@ -16,6 +17,9 @@ class ServerSettings(RpcSettings):
 
     services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models")
     """The services it answers. Leave out `tracking` where `rankloop collector` takes it in, so that a burst of it cannot slow ranking."""
+
+    surfaces: dict[str, SurfaceSettings] = Field(default_factory=dict, max_length=1000)
+    """How slates of a surface are made where the request does not say, as in `[server.surfaces.home]`; `"*"`: of any other surface."""
 
     port: int = Field(50051, ge=0, le=65535)
     """The public port; 0: any free one."""

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from collector.entries import DIGEST_BYTES, pairs
 from collector.ledger import Ledger
-from rankloop.v1.ranking_pb2 import RankRequest, RankResponse
+from rankloop.v1.ranking_pb2 import ExplorationPolicy, ExplorationRecord, RankRequest, RankResponse, RuleEffect, RuleKind
 from rankloop.worker.v1.worker_pb2 import ServedItems
 from runtime.errors import Overloaded, Unavailable
 from runtime.logs import get_logger
@@ -83,6 +83,10 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
     if served:
         document["features"] = served.features
         document["schema_hash"] = served.schema_hash
+    if response.HasField("exploration"):
+        document["exploration"] = _exploration(response.exploration)
+    if response.rule_effects:
+        document["rule_effects"] = [_effect(effect) for effect in response.rule_effects]
     if request.request_id:
         document["request_id"] = request.request_id
         document["response"] = response.SerializeToString()
@@ -147,3 +151,30 @@ def _places(request: RankRequest, response: RankResponse) -> list[int]:
     """Where the items of a slate stood among the candidates."""
     place = {candidate.item_id: index for index, candidate in enumerate(request.candidates)}
     return [place[item.item_id] for item in response.items]
+
+
+def _exploration(done: ExplorationRecord) -> Document:
+    kept: Document = {
+        "policy": _word(ExplorationPolicy.Name(done.policy), "EXPLORATION_POLICY_"),
+        "seed": done.seed,
+        "pool_size": done.pool_size,
+    }
+    if done.HasField("epsilon"):
+        kept["epsilon"] = done.epsilon
+    if done.HasField("spread"):
+        kept["spread"] = done.spread
+    return kept
+
+
+def _effect(effect: RuleEffect) -> Document:
+    return {
+        "rule_id": effect.rule_id,
+        "kind": _word(RuleKind.Name(effect.kind), "RULE_KIND_"),
+        "item_id": effect.item_id,
+        "position_before": effect.position_before,
+        "position": effect.position,
+    }
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()

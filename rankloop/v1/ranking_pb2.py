@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rankloop/v1/ranking.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x03\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\titem_type\x18\x02 \x01(\t\x12\x18\n\x0bprior_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x36\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32$.rankloop.v1.Candidate.FeaturesEntry\x12\x0c\n\x04tags\x18\x05 \x03(\t\x12\x11\n\tembedding\x18\x06 \x03(\x02\x12:\n\nattributes\x18\x07 \x03(\x0b\x32&.rankloop.v1.Candidate.AttributesEntry\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_prior_score\".\n\rFeatureMatrix\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xfc\x03\n\x0bRankRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07surface\x18\x03 \x01(\t\x12\x36\n\x07\x63ontext\x18\x04 \x03(\x0b\x32%.rankloop.v1.RankRequest.ContextEntry\x12\x45\n\x0f\x63ontext_numbers\x18\x05 \x03(\x0b\x32,.rankloop.v1.RankRequest.ContextNumbersEntry\x12*\n\ncandidates\x18\x06 \x03(\x0b\x32\x16.rankloop.v1.Candidate\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x17\n\nmmr_lambda\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x15\n\rmodel_version\x18\x0b \x01(\t\x12\x32\n\x0e\x66\x65\x61ture_matrix\x18\x0c \x01(\x0b\x32\x1a.rankloop.v1.FeatureMatrix\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x35\n\x13\x43ontextNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_mmr_lambda\"d\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\x0f\n\x07meaning\x18\x04 \x01(\tB\x08\n\x06_value\"\x97\x01\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\trelevance\x18\x03 \x01(\x01\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x12\n\npropensity\x18\x05 \x01(\x01\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.rankloop.v1.Contribution\"\x86\x02\n\x0cRankResponse\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.rankloop.v1.RankedItem\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x11\n\talgorithm\x18\x04 \x01(\t\x12\x1a\n\x12ml_ranking_applied\x18\x05 \x01(\x08\x12\x17\n\x0f\x66\x61llback_reason\x18\x06 \x01(\t\x12\x1c\n\x0f\x64iversity_score\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rexperiment_id\x18\x08 \x01(\t\x12\x12\n\nvariant_id\x18\t \x01(\tB\x12\n\x10_diversity_score2M\n\x0eRankingService\x12;\n\x04Rank\x12\x18.rankloop.v1.RankRequest\x1a\x19.rankloop.v1.RankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rankloop/v1/ranking.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x03\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\titem_type\x18\x02 \x01(\t\x12\x18\n\x0bprior_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x36\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32$.rankloop.v1.Candidate.FeaturesEntry\x12\x0c\n\x04tags\x18\x05 \x03(\t\x12\x11\n\tembedding\x18\x06 \x03(\x02\x12:\n\nattributes\x18\x07 \x03(\x0b\x32&.rankloop.v1.Candidate.AttributesEntry\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_prior_score\".\n\rFeatureMatrix\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\xce\x04\n\x0bRankRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07surface\x18\x03 \x01(\t\x12\x36\n\x07\x63ontext\x18\x04 \x03(\x0b\x32%.rankloop.v1.RankRequest.ContextEntry\x12\x45\n\x0f\x63ontext_numbers\x18\x05 \x03(\x0b\x32,.rankloop.v1.RankRequest.ContextNumbersEntry\x12*\n\ncandidates\x18\x06 \x03(\x0b\x32\x16.rankloop.v1.Candidate\x12\r\n\x05top_k\x18\x07 \x01(\x05\x12\x17\n\nmmr_lambda\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x15\n\rmodel_version\x18\x0b \x01(\t\x12\x32\n\x0e\x66\x65\x61ture_matrix\x18\x0c \x01(\x0b\x32\x1a.rankloop.v1.FeatureMatrix\x12-\n\x0b\x65xploration\x18\r \x01(\x0b\x32\x18.rankloop.v1.Exploration\x12!\n\x05rules\x18\x0e \x01(\x0b\x32\x12.rankloop.v1.Rules\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x35\n\x13\x43ontextNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_mmr_lambda\"\x7f\n\x0b\x45xploration\x12.\n\x06policy\x18\x01 \x01(\x0e\x32\x1e.rankloop.v1.ExplorationPolicy\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06spread\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_epsilonB\t\n\x07_spread\"\x97\x01\n\x05Rules\x12\x1e\n\x04pins\x18\x01 \x03(\x0b\x32\x10.rankloop.v1.Pin\x12\"\n\x06\x62oosts\x18\x02 \x03(\x0b\x32\x12.rankloop.v1.Boost\x12*\n\nexclusions\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Exclusion\x12\x1e\n\x04\x63\x61ps\x18\x04 \x03(\x0b\x32\x10.rankloop.v1.Cap\"9\n\x03Pin\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x05\"E\n\x06Target\x12\x11\n\x07item_id\x18\x01 \x01(\tH\x00\x12\x13\n\titem_type\x18\x02 \x01(\tH\x00\x12\r\n\x03tag\x18\x03 \x01(\tH\x00\x42\x04\n\x02\x62y\"}\n\x05\x42oost\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.rankloop.v1.Target\x12\x13\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06\x61\x64\x64\x65nd\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_factorB\t\n\x07_addend\"A\n\tExclusion\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12#\n\x06target\x18\x02 \x01(\x0b\x32\x13.rankloop.v1.Target\"<\n\x03\x43\x61p\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x11\n\titem_type\x18\x02 \x01(\t\x12\x11\n\tmax_count\x18\x03 \x01(\x05\"s\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x12\x0f\n\x07meaning\x18\x04 \x01(\t\x12\r\n\x05words\x18\x05 \x01(\tB\x08\n\x06_value\"\x97\x01\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\trelevance\x18\x03 \x01(\x01\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x12\n\npropensity\x18\x05 \x01(\x01\x12\x30\n\rcontributions\x18\x06 \x03(\x0b\x32\x19.rankloop.v1.Contribution\"\xea\x02\n\x0cRankResponse\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12&\n\x05items\x18\x02 \x03(\x0b\x32\x17.rankloop.v1.RankedItem\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x11\n\talgorithm\x18\x04 \x01(\t\x12\x1a\n\x12ml_ranking_applied\x18\x05 \x01(\x08\x12\x17\n\x0f\x66\x61llback_reason\x18\x06 \x01(\t\x12\x1c\n\x0f\x64iversity_score\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rexperiment_id\x18\x08 \x01(\t\x12\x12\n\nvariant_id\x18\t \x01(\t\x12\x33\n\x0b\x65xploration\x18\n \x01(\x0b\x32\x1e.rankloop.v1.ExplorationRecord\x12-\n\x0crule_effects\x18\x0b \x03(\x0b\x32\x17.rankloop.v1.RuleEffectB\x12\n\x10_diversity_score\"\xa6\x01\n\x11\x45xplorationRecord\x12.\n\x06policy\x18\x01 \x01(\x0e\x32\x1e.rankloop.v1.ExplorationPolicy\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06spread\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x11\n\tpool_size\x18\x05 \x01(\x05\x42\n\n\x08_epsilonB\t\n\x07_spread\"~\n\nRuleEffect\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.rankloop.v1.RuleKind\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x17\n\x0fposition_before\x18\x04 \x01(\x05\x12\x10\n\x08position\x18\x05 \x01(\x05*\x9c\x01\n\x11\x45xplorationPolicy\x12\"\n\x1e\x45XPLORATION_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XPLORATION_POLICY_NONE\x10\x01\x12%\n!EXPLORATION_POLICY_EPSILON_GREEDY\x10\x02\x12\x1f\n\x1b\x45XPLORATION_POLICY_THOMPSON\x10\x03*y\n\x08RuleKind\x12\x19\n\x15RULE_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rRULE_KIND_PIN\x10\x01\x12\x13\n\x0fRULE_KIND_BOOST\x10\x02\x12\x17\n\x13RULE_KIND_EXCLUSION\x10\x03\x12\x11\n\rRULE_KIND_CAP\x10\x04\x32M\n\x0eRankingService\x12;\n\x04Rank\x12\x18.rankloop.v1.RankRequest\x1a\x19.rankloop.v1.RankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
   _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._loaded_options = None
   _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLORATIONPOLICY']._serialized_start=2709
+  _globals['_EXPLORATIONPOLICY']._serialized_end=2865
+  _globals['_RULEKIND']._serialized_start=2867
+  _globals['_RULEKIND']._serialized_end=2988
   _globals['_CANDIDATE']._serialized_start=76
   _globals['_CANDIDATE']._serialized_end=463
   _globals['_CANDIDATE_FEATURESENTRY']._serialized_start=349
@@ -49,17 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATUREMATRIX']._serialized_start=465
   _globals['_FEATUREMATRIX']._serialized_end=511
   _globals['_RANKREQUEST']._serialized_start=514
-  _globals['_RANKREQUEST']._serialized_end=1022
-  _globals['_RANKREQUEST_CONTEXTENTRY']._serialized_start=906
-  _globals['_RANKREQUEST_CONTEXTENTRY']._serialized_end=952
-  _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._serialized_start=954
-  _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._serialized_end=1007
-  _globals['_CONTRIBUTION']._serialized_start=1024
-  _globals['_CONTRIBUTION']._serialized_end=1124
-  _globals['_RANKEDITEM']._serialized_start=1127
-  _globals['_RANKEDITEM']._serialized_end=1278
-  _globals['_RANKRESPONSE']._serialized_start=1281
-  _globals['_RANKRESPONSE']._serialized_end=1543
-  _globals['_RANKINGSERVICE']._serialized_start=1545
-  _globals['_RANKINGSERVICE']._serialized_end=1622
+  _globals['_RANKREQUEST']._serialized_end=1104
+  _globals['_RANKREQUEST_CONTEXTENTRY']._serialized_start=988
+  _globals['_RANKREQUEST_CONTEXTENTRY']._serialized_end=1034
+  _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._serialized_start=1036
+  _globals['_RANKREQUEST_CONTEXTNUMBERSENTRY']._serialized_end=1089
+  _globals['_EXPLORATION']._serialized_start=1106
+  _globals['_EXPLORATION']._serialized_end=1233
+  _globals['_RULES']._serialized_start=1236
+  _globals['_RULES']._serialized_end=1387
+  _globals['_PIN']._serialized_start=1389
+  _globals['_PIN']._serialized_end=1446
+  _globals['_TARGET']._serialized_start=1448
+  _globals['_TARGET']._serialized_end=1517
+  _globals['_BOOST']._serialized_start=1519
+  _globals['_BOOST']._serialized_end=1644
+  _globals['_EXCLUSION']._serialized_start=1646
+  _globals['_EXCLUSION']._serialized_end=1711
+  _globals['_CAP']._serialized_start=1713
+  _globals['_CAP']._serialized_end=1773
+  _globals['_CONTRIBUTION']._serialized_start=1775
+  _globals['_CONTRIBUTION']._serialized_end=1890
+  _globals['_RANKEDITEM']._serialized_start=1893
+  _globals['_RANKEDITEM']._serialized_end=2044
+  _globals['_RANKRESPONSE']._serialized_start=2047
+  _globals['_RANKRESPONSE']._serialized_end=2409
+  _globals['_EXPLORATIONRECORD']._serialized_start=2412
+  _globals['_EXPLORATIONRECORD']._serialized_end=2578
+  _globals['_RULEEFFECT']._serialized_start=2580
+  _globals['_RULEEFFECT']._serialized_end=2706
+  _globals['_RANKINGSERVICE']._serialized_start=2990
+  _globals['_RANKINGSERVICE']._serialized_end=3067
 # @@protoc_insertion_point(module_scope)

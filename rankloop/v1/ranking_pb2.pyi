@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ExplorationPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExplorationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExplorationPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPLORATION_POLICY_UNSPECIFIED: _ExplorationPolicy.ValueType  # 0
+    """Not said: as the user's variant or the surface's setting says."""
+    EXPLORATION_POLICY_NONE: _ExplorationPolicy.ValueType  # 1
+    """No chance, whatever variant and setting say."""
+    EXPLORATION_POLICY_EPSILON_GREEDY: _ExplorationPolicy.ValueType  # 2
+    """Position by position, with probability epsilon any candidate left, each as likely; else the next best one."""
+    EXPLORATION_POLICY_THOMPSON: _ExplorationPolicy.ValueType  # 3
+    """By a draw from what is believed of each candidate's relevance, wide where little is known."""
+
+class ExplorationPolicy(_ExplorationPolicy, metaclass=_ExplorationPolicyEnumTypeWrapper):
+    """Ways to explore."""
+
+EXPLORATION_POLICY_UNSPECIFIED: ExplorationPolicy.ValueType  # 0
+"""Not said: as the user's variant or the surface's setting says."""
+EXPLORATION_POLICY_NONE: ExplorationPolicy.ValueType  # 1
+"""No chance, whatever variant and setting say."""
+EXPLORATION_POLICY_EPSILON_GREEDY: ExplorationPolicy.ValueType  # 2
+"""Position by position, with probability epsilon any candidate left, each as likely; else the next best one."""
+EXPLORATION_POLICY_THOMPSON: ExplorationPolicy.ValueType  # 3
+"""By a draw from what is believed of each candidate's relevance, wide where little is known."""
+Global___ExplorationPolicy: _TypeAlias = ExplorationPolicy  # noqa: Y015
+
+class _RuleKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RuleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULE_KIND_UNSPECIFIED: _RuleKind.ValueType  # 0
+    """Not said."""
+    RULE_KIND_PIN: _RuleKind.ValueType  # 1
+    """An item at a fixed position."""
+    RULE_KIND_BOOST: _RuleKind.ValueType  # 2
+    """A change of relevance."""
+    RULE_KIND_EXCLUSION: _RuleKind.ValueType  # 3
+    """Not shown."""
+    RULE_KIND_CAP: _RuleKind.ValueType  # 4
+    """Too many of a type."""
+
+class RuleKind(_RuleKind, metaclass=_RuleKindEnumTypeWrapper):
+    """Kinds of business rules."""
+
+RULE_KIND_UNSPECIFIED: RuleKind.ValueType  # 0
+"""Not said."""
+RULE_KIND_PIN: RuleKind.ValueType  # 1
+"""An item at a fixed position."""
+RULE_KIND_BOOST: RuleKind.ValueType  # 2
+"""A change of relevance."""
+RULE_KIND_EXCLUSION: RuleKind.ValueType  # 3
+"""Not shown."""
+RULE_KIND_CAP: RuleKind.ValueType  # 4
+"""Too many of a type."""
+Global___RuleKind: _TypeAlias = RuleKind  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):
@@ -209,6 +270,8 @@ class RankRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     FEATURE_MATRIX_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """For whom, at most 256 bytes; empty: an unknown visitor."""
     session_id: _builtins.str
@@ -241,6 +304,14 @@ class RankRequest(_message.Message):
     def feature_matrix(self) -> Global___FeatureMatrix:
         """Many features at once; they win over the candidates' own maps."""
 
+    @_builtins.property
+    def exploration(self) -> Global___Exploration:
+        """Whether and how chance has a say in the slate; absent: as the user's variant or the surface's setting says, else not at all."""
+
+    @_builtins.property
+    def rules(self) -> Global___Rules:
+        """What shall hold whatever a model says, beside the rules of the surface. They hold without a model or a ranking worker, too."""
+
     def __init__(
         self,
         *,
@@ -256,16 +327,264 @@ class RankRequest(_message.Message):
         request_id: _builtins.str = ...,
         model_version: _builtins.str = ...,
         feature_matrix: Global___FeatureMatrix | None = ...,
+        exploration: Global___Exploration | None = ...,
+        rules: Global___Rules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "feature_matrix", b"feature_matrix", "mmr_lambda", b"mmr_lambda"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "exploration", b"exploration", "feature_matrix", b"feature_matrix", "mmr_lambda", b"mmr_lambda", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "candidates", b"candidates", "context", b"context", "context_numbers", b"context_numbers", "explain", b"explain", "feature_matrix", b"feature_matrix", "mmr_lambda", b"mmr_lambda", "model_version", b"model_version", "request_id", b"request_id", "session_id", b"session_id", "surface", b"surface", "top_k", b"top_k", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "candidates", b"candidates", "context", b"context", "context_numbers", b"context_numbers", "explain", b"explain", "exploration", b"exploration", "feature_matrix", b"feature_matrix", "mmr_lambda", b"mmr_lambda", "model_version", b"model_version", "request_id", b"request_id", "rules", b"rules", "session_id", b"session_id", "surface", b"surface", "top_k", b"top_k", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
     _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
 
 Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
+
+@_typing.final
+class Exploration(_message.Message):
+    """How chance has a say in a slate. Each item of the slate then carries the probability with which it came to its position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    policy: Global___ExplorationPolicy.ValueType
+    """What is done."""
+    epsilon: _builtins.float
+    """For EPSILON_GREEDY: the probability, at each position, to take any candidate left instead of the next best one; 0 to 1; absent: 0.1."""
+    spread: _builtins.float
+    """For THOMPSON: the standard deviation of the relevance of an item that was never shown, above 0, at most 10; absent: 0.2. That of an
+    item with n impressions is smaller by the root of 1 + n ÷ 20.
+    """
+    def __init__(
+        self,
+        *,
+        policy: Global___ExplorationPolicy.ValueType = ...,
+        epsilon: _builtins.float | None = ...,
+        spread: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_spread", b"_spread", "epsilon", b"epsilon", "spread", b"spread"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_spread", b"_spread", "epsilon", b"epsilon", "policy", b"policy", "spread", b"spread"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
+
+Global___Exploration: _TypeAlias = Exploration  # noqa: Y015
+
+@_typing.final
+class Rules(_message.Message):
+    """Business rules. An exclusion wins over a pin, a pin over a cap, a pin of the request over one of the surface at the same position; of
+    two caps for a type the smaller counts. At most 100 rules of each kind.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PINS_FIELD_NUMBER: _builtins.int
+    BOOSTS_FIELD_NUMBER: _builtins.int
+    EXCLUSIONS_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pin]:
+        """Items that stand at fixed positions."""
+
+    @_builtins.property
+    def boosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Boost]:
+        """Candidates whose relevance is changed."""
+
+    @_builtins.property
+    def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exclusion]:
+        """Candidates that are not shown."""
+
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cap]:
+        """How many items of a type are shown at most."""
+
+    def __init__(
+        self,
+        *,
+        pins: _abc.Iterable[Global___Pin] | None = ...,
+        boosts: _abc.Iterable[Global___Boost] | None = ...,
+        exclusions: _abc.Iterable[Global___Exclusion] | None = ...,
+        caps: _abc.Iterable[Global___Cap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boosts", b"boosts", "caps", b"caps", "exclusions", b"exclusions", "pins", b"pins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rules: _TypeAlias = Rules  # noqa: Y015
+
+@_typing.final
+class Pin(_message.Message):
+    """An item at a fixed position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """What the rule is called in the slate's effects, at most 256 bytes; empty: by its place, as in `rules.pins[0]`."""
+    item_id: _builtins.str
+    """The item; in a request, one of the candidates."""
+    position: _builtins.int
+    """Where, 1 is the top; at most top_k. In a slate that is shorter it stands at the end."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "position", b"position", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pin: _TypeAlias = Pin  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """Which candidates a rule is about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """This item."""
+    item_type: _builtins.str
+    """Items of this type."""
+    tag: _builtins.str
+    """Items with this tag."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        item_type: _builtins.str = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "item_id", b"item_id", "item_type", b"item_type", "tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "item_id", b"item_id", "item_type", b"item_type", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_by: _TypeAlias = _typing.Literal["item_id", "item_type", "tag"]  # noqa: Y015
+    _WhichOneofArgType_by: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_by) -> _WhichOneofReturnType_by | None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class Boost(_message.Message):
+    """A change of relevance, before the slate is chosen: relevance × factor + addend. Relevance lies from 0 to 1 before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    ADDEND_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """What the rule is called in the slate's effects, at most 256 bytes; empty: by its place, as in `rules.boosts[0]`."""
+    factor: _builtins.float
+    """0 to 1,000; absent: 1."""
+    addend: _builtins.float
+    """−10 to 10; absent: 0."""
+    @_builtins.property
+    def target(self) -> Global___Target:
+        """Whose."""
+
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        target: Global___Target | None = ...,
+        factor: _builtins.float | None = ...,
+        addend: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_addend", b"_addend", "_factor", b"_factor", "addend", b"addend", "factor", b"factor", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_addend", b"_addend", "_factor", b"_factor", "addend", b"addend", "factor", b"factor", "rule_id", b"rule_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__addend: _TypeAlias = _typing.Literal["addend"]  # noqa: Y015
+    _WhichOneofArgType__addend: _TypeAlias = _typing.Literal["_addend", b"_addend"]  # noqa: Y015
+    _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+    _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__addend) -> _WhichOneofReturnType__addend | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+
+Global___Boost: _TypeAlias = Boost  # noqa: Y015
+
+@_typing.final
+class Exclusion(_message.Message):
+    """Candidates that are not shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """What the rule is called in the slate's effects, at most 256 bytes; empty: by its place, as in `rules.exclusions[0]`."""
+    @_builtins.property
+    def target(self) -> Global___Target:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        target: Global___Target | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule_id", b"rule_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
+
+@_typing.final
+class Cap(_message.Message):
+    """The most items of a type in the slate. A slate that finds too few others is shorter than top_k."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """What the rule is called in the slate's effects, at most 256 bytes; empty: by its place, as in `rules.caps[0]`."""
+    item_type: _builtins.str
+    """The type; empty: every type that has no cap of its own."""
+    max_count: _builtins.int
+    """How many, 0 or more."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        item_type: _builtins.str = ...,
+        max_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_type", b"item_type", "max_count", b"max_count", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cap: _TypeAlias = Cap  # noqa: Y015
 
 @_typing.final
 class Contribution(_message.Message):
@@ -277,14 +596,17 @@ class Contribution(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     CONTRIBUTION_FIELD_NUMBER: _builtins.int
     MEANING_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
-    """The feature's name."""
+    """The feature's name; `(others)`: all features that are not listed; `(base)`: what every score of the model starts from."""
     value: _builtins.float
-    """Its value for this item; absent: missing."""
+    """Its value for this item; absent: missing, or not one feature."""
     contribution: _builtins.float
     """What it added to the score (SHAP value of the forest)."""
     meaning: _builtins.str
     """What the feature means."""
+    words: _builtins.str
+    """The contribution in words, as in "clicked by 12 % of those shown, more than most candidates (+0.31)"."""
     def __init__(
         self,
         *,
@@ -292,10 +614,11 @@ class Contribution(_message.Message):
         value: _builtins.float | None = ...,
         contribution: _builtins.float = ...,
         meaning: _builtins.str = ...,
+        words: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "contribution", b"contribution", "feature", b"feature", "meaning", b"meaning", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "contribution", b"contribution", "feature", b"feature", "meaning", b"meaning", "value", b"value", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
@@ -320,14 +643,18 @@ class RankedItem(_message.Message):
     position: _builtins.int
     """Its position in the slate, 1 is the top."""
     relevance: _builtins.float
-    """Its relevance among the candidates of this request, 0 to 1; the candidate with the best score has 1."""
+    """Its relevance among the candidates of this request, 0 to 1, before boosts; the candidate with the best score has 1."""
     score: _builtins.float
     """What the model gave it, on the model's own scale; its `prior_score` (0 without one) where no model ranked."""
     propensity: _builtins.float
-    """The probability with which it stands at this position; 1 without exploration."""
+    """The probability with which this item came to this position, given the request and what answered it; 1 without exploration, and for a
+    pinned item.
+    """
     @_builtins.property
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
-        """The largest contributions to its score, by size; only with `explain`, and only where a model ranked."""
+        """What its score is made of: the largest contributions by size, then `(others)` and `(base)`. They add up to `score`. Only with
+        `explain`, and only where a model ranked.
+        """
 
     def __init__(
         self,
@@ -362,6 +689,8 @@ class RankResponse(_message.Message):
     DIVERSITY_SCORE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
     VARIANT_ID_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
+    RULE_EFFECTS_FIELD_NUMBER: _builtins.int
     ranking_id: _builtins.str
     """The slate's id; send it along with the interactions that follow."""
     model_version: _builtins.str
@@ -382,6 +711,14 @@ class RankResponse(_message.Message):
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
         """The slate, best first."""
 
+    @_builtins.property
+    def exploration(self) -> Global___ExplorationRecord:
+        """How chance had a say in it; absent: not at all."""
+
+    @_builtins.property
+    def rule_effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleEffect]:
+        """What rules did to it: one entry per rule and item whose position it decided or changed."""
+
     def __init__(
         self,
         *,
@@ -394,13 +731,98 @@ class RankResponse(_message.Message):
         diversity_score: _builtins.float | None = ...,
         experiment_id: _builtins.str = ...,
         variant_id: _builtins.str = ...,
+        exploration: Global___ExplorationRecord | None = ...,
+        rule_effects: _abc.Iterable[Global___RuleEffect] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "diversity_score", b"diversity_score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "diversity_score", b"diversity_score", "exploration", b"exploration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "algorithm", b"algorithm", "diversity_score", b"diversity_score", "experiment_id", b"experiment_id", "fallback_reason", b"fallback_reason", "items", b"items", "ml_ranking_applied", b"ml_ranking_applied", "model_version", b"model_version", "ranking_id", b"ranking_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "algorithm", b"algorithm", "diversity_score", b"diversity_score", "experiment_id", b"experiment_id", "exploration", b"exploration", "fallback_reason", b"fallback_reason", "items", b"items", "ml_ranking_applied", b"ml_ranking_applied", "model_version", b"model_version", "ranking_id", b"ranking_id", "rule_effects", b"rule_effects", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__diversity_score: _TypeAlias = _typing.Literal["diversity_score"]  # noqa: Y015
     _WhichOneofArgType__diversity_score: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity_score) -> _WhichOneofReturnType__diversity_score | None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
+
+@_typing.final
+class ExplorationRecord(_message.Message):
+    """How chance had a say in a slate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    POOL_SIZE_FIELD_NUMBER: _builtins.int
+    policy: Global___ExplorationPolicy.ValueType
+    """What was done."""
+    epsilon: _builtins.float
+    """With which probability; only for EPSILON_GREEDY."""
+    spread: _builtins.float
+    """With which standard deviation for a never-shown item; only for THOMPSON."""
+    seed: _builtins.int
+    """What chance was drawn from; made of the ranking id."""
+    pool_size: _builtins.int
+    """How many candidates could come to a position by chance."""
+    def __init__(
+        self,
+        *,
+        policy: Global___ExplorationPolicy.ValueType = ...,
+        epsilon: _builtins.float | None = ...,
+        spread: _builtins.float | None = ...,
+        seed: _builtins.int = ...,
+        pool_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_spread", b"_spread", "epsilon", b"epsilon", "spread", b"spread"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_spread", b"_spread", "epsilon", b"epsilon", "policy", b"policy", "pool_size", b"pool_size", "seed", b"seed", "spread", b"spread"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
+
+Global___ExplorationRecord: _TypeAlias = ExplorationRecord  # noqa: Y015
+
+@_typing.final
+class RuleEffect(_message.Message):
+    """What a rule did to an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    POSITION_BEFORE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """Which rule."""
+    kind: Global___RuleKind.ValueType
+    """Its kind."""
+    item_id: _builtins.str
+    """Which item."""
+    position_before: _builtins.int
+    """Where the item would stand without any rule, and without chance; 0: not in the slate."""
+    position: _builtins.int
+    """Where it stands; 0: not in the slate."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        kind: Global___RuleKind.ValueType = ...,
+        item_id: _builtins.str = ...,
+        position_before: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "kind", b"kind", "position", b"position", "position_before", b"position_before", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleEffect: _TypeAlias = RuleEffect  # noqa: Y015

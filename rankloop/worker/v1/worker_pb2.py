@@ -26,23 +26,25 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rankloop.v1 import ranking_pb2 as rankloop_dot_v1_dot_ranking__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloop/worker/v1/worker.proto\x12\x12rankloop.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19rankloop/v1/ranking.proto\"~\n\x0bRankRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rankloop.v1.RankRequest\x12\x12\n\nranking_id\x18\x02 \x01(\t\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\x0cRankResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.rankloop.v1.RankResponse\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.rankloop.worker.v1.ServedItems\"r\n\x0bServedItems\x12\x12\n\nitem_types\x18\x01 \x03(\t\x12\r\n\x05tiers\x18\x02 \x03(\t\x12\x19\n\x11\x63\x61ndidate_indexes\x18\x03 \x03(\x05\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0c\x12\x13\n\x0bschema_hash\x18\x05 \x01(\t\"\x12\n\x10GetStatusRequest\"j\n\x11GetStatusResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x19\n\x11resident_versions\x18\x02 \x03(\t\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x0f\n\x07refusal\x18\x04 \x01(\t2\xb4\x01\n\rWorkerService\x12I\n\x04Rank\x12\x1f.rankloop.worker.v1.RankRequest\x1a .rankloop.worker.v1.RankResponse\x12X\n\tGetStatus\x12$.rankloop.worker.v1.GetStatusRequest\x1a%.rankloop.worker.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloop/worker/v1/worker.proto\x12\x12rankloop.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19rankloop/v1/ranking.proto\"\xed\x01\n\x0bRankRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.rankloop.v1.RankRequest\x12\x12\n\nranking_id\x18\x02 \x01(\t\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\nparameters\x18\x04 \x01(\x0b\x32%.rankloop.worker.v1.RankingParameters\x12\x32\n\x0euser_news_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x01\n\x11RankingParameters\x12\x17\n\nmmr_lambda\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x64iversifier\x18\x02 \x01(\t\x12-\n\x0b\x65xploration\x18\x03 \x01(\x0b\x32\x18.rankloop.v1.Exploration\x12!\n\x05rules\x18\x04 \x01(\x0b\x32\x12.rankloop.v1.RulesB\r\n\x0b_mmr_lambda\"l\n\x0cRankResponse\x12+\n\x08response\x18\x01 \x01(\x0b\x32\x19.rankloop.v1.RankResponse\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.rankloop.worker.v1.ServedItems\"r\n\x0bServedItems\x12\x12\n\nitem_types\x18\x01 \x03(\t\x12\r\n\x05tiers\x18\x02 \x03(\t\x12\x19\n\x11\x63\x61ndidate_indexes\x18\x03 \x03(\x05\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0c\x12\x13\n\x0bschema_hash\x18\x05 \x01(\t\"\x12\n\x10GetStatusRequest\"j\n\x11GetStatusResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x19\n\x11resident_versions\x18\x02 \x03(\t\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x0f\n\x07refusal\x18\x04 \x01(\t2\xb4\x01\n\rWorkerService\x12I\n\x04Rank\x12\x1f.rankloop.worker.v1.RankRequest\x1a .rankloop.worker.v1.RankResponse\x12X\n\tGetStatus\x12$.rankloop.worker.v1.GetStatusRequest\x1a%.rankloop.worker.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rankloop.worker.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RANKREQUEST']._serialized_start=115
-  _globals['_RANKREQUEST']._serialized_end=241
-  _globals['_RANKRESPONSE']._serialized_start=243
-  _globals['_RANKRESPONSE']._serialized_end=351
-  _globals['_SERVEDITEMS']._serialized_start=353
-  _globals['_SERVEDITEMS']._serialized_end=467
-  _globals['_GETSTATUSREQUEST']._serialized_start=469
-  _globals['_GETSTATUSREQUEST']._serialized_end=487
-  _globals['_GETSTATUSRESPONSE']._serialized_start=489
-  _globals['_GETSTATUSRESPONSE']._serialized_end=595
-  _globals['_WORKERSERVICE']._serialized_start=598
-  _globals['_WORKERSERVICE']._serialized_end=778
+  _globals['_RANKREQUEST']._serialized_start=116
+  _globals['_RANKREQUEST']._serialized_end=353
+  _globals['_RANKINGPARAMETERS']._serialized_start=356
+  _globals['_RANKINGPARAMETERS']._serialized_end=518
+  _globals['_RANKRESPONSE']._serialized_start=520
+  _globals['_RANKRESPONSE']._serialized_end=628
+  _globals['_SERVEDITEMS']._serialized_start=630
+  _globals['_SERVEDITEMS']._serialized_end=744
+  _globals['_GETSTATUSREQUEST']._serialized_start=746
+  _globals['_GETSTATUSREQUEST']._serialized_end=764
+  _globals['_GETSTATUSRESPONSE']._serialized_start=766
+  _globals['_GETSTATUSRESPONSE']._serialized_end=872
+  _globals['_WORKERSERVICE']._serialized_start=875
+  _globals['_WORKERSERVICE']._serialized_end=1055
 # @@protoc_insertion_point(module_scope)

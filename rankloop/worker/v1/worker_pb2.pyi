@@ -29,6 +29,8 @@ class RankRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     RANKING_ID_FIELD_NUMBER: _builtins.int
     REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    USER_NEWS_TIME_FIELD_NUMBER: _builtins.int
     ranking_id: _builtins.str
     """The id the slate shall have."""
     @_builtins.property
@@ -39,20 +41,72 @@ class RankRequest(_message.Message):
     def request_time(self) -> _timestamp_pb2.Timestamp:
         """The moment of the ranking, by the server's clock."""
 
+    @_builtins.property
+    def parameters(self) -> Global___RankingParameters:
+        """What holds where the caller's request does not say: of the user's variant, else of the surface."""
+
+    @_builtins.property
+    def user_news_time(self) -> _timestamp_pb2.Timestamp:
+        """When the server last accepted interactions of this user, by its clock; absent: not lately. A worker that has read the user's history
+        before reads it again.
+        """
+
     def __init__(
         self,
         *,
         request: _ranking_pb2.RankRequest | None = ...,
         ranking_id: _builtins.str = ...,
         request_time: _timestamp_pb2.Timestamp | None = ...,
+        parameters: Global___RankingParameters | None = ...,
+        user_news_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "request_time", b"request_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "request", b"request", "request_time", b"request_time", "user_news_time", b"user_news_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ranking_id", b"ranking_id", "request", b"request", "request_time", b"request_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "ranking_id", b"ranking_id", "request", b"request", "request_time", b"request_time", "user_news_time", b"user_news_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
+
+@_typing.final
+class RankingParameters(_message.Message):
+    """How slates are made where the caller does not say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MMR_LAMBDA_FIELD_NUMBER: _builtins.int
+    DIVERSIFIER_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    mmr_lambda: _builtins.float
+    """Relevance against diversity, 0 to 1; absent: the worker's own setting."""
+    diversifier: _builtins.str
+    """`mmr` or `dpp`; empty: the worker's own setting."""
+    @_builtins.property
+    def exploration(self) -> _ranking_pb2.Exploration:
+        """How chance has a say; absent: not at all."""
+
+    @_builtins.property
+    def rules(self) -> _ranking_pb2.Rules:
+        """Business rules, beside those of the request; each has its `rule_id`."""
+
+    def __init__(
+        self,
+        *,
+        mmr_lambda: _builtins.float | None = ...,
+        diversifier: _builtins.str = ...,
+        exploration: _ranking_pb2.Exploration | None = ...,
+        rules: _ranking_pb2.Rules | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "exploration", b"exploration", "mmr_lambda", b"mmr_lambda", "rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda", "diversifier", b"diversifier", "exploration", b"exploration", "mmr_lambda", b"mmr_lambda", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
+    _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+
+Global___RankingParameters: _TypeAlias = RankingParameters  # noqa: Y015
 
 @_typing.final
 class RankResponse(_message.Message):

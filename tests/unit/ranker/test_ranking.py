@@ -133,7 +133,7 @@ def test_the_features_of_the_slate_are_those_the_model_saw(scorer: ByColumn | No
 
 def test_the_answer_says_what_the_slate_is() -> None:
     slate = ranked(candidates(3.0, 9.0), ByColumn("cost"), explain_limit=5)
-    answer = encode(slate, ranking_id="r1", schema_hash=SCHEMA.hash)
+    answer = encode(slate, candidate_ids=["i0", "i1"], ranking_id="r1", schema_hash=SCHEMA.hash)
     response, served = answer.response, answer.served
     assert response.ranking_id == "r1"
     assert [(one.item_id, one.position, one.relevance, one.score, one.propensity) for one in response.items] == [
@@ -152,6 +152,6 @@ def test_the_answer_says_what_the_slate_is() -> None:
 def test_a_missing_value_is_absent_in_the_explanation_and_so_is_the_diversity_of_one_item() -> None:
     missing = FeatureContribution(feature="cost", value=float("nan"), contribution=1.0, meaning="m")
     slate = replace(ranked([Candidate(item_id="a")], ByColumn("list_size")), contributions=[[missing]])
-    response = encode(slate, ranking_id="r", schema_hash="").response
+    response = encode(slate, candidate_ids=["a"], ranking_id="r", schema_hash="").response
     assert not response.items[0].contributions[0].HasField("value")
     assert not response.HasField("diversity_score")

@@ -1,0 +1,1 @@
+"""Business rules: what holds in a slate whatever a model says."""
