@@ -68,7 +68,7 @@ class Worker:
 
     @property
     def address(self) -> str:
-        """Where it answers, host:port."""
+        """Where it answers, host:port; empty: it answers no calls."""
         return str(self._ready["address"])
 
     @property
@@ -89,7 +89,9 @@ class Worker:
         said_before = self.log.stat().st_size if self.log.exists() else 0
         arguments = [self._kind, *self._arguments, "--ready-file", str(self._ready_file)]
         if self._ready:
-            arguments += ["--port", self.address.rpartition(":")[2], "--metrics-port", port_of(self.metrics)]
+            arguments += ["--metrics-port", port_of(self.metrics)]
+            if self.address:
+                arguments += ["--port", self.address.rpartition(":")[2]]
         self._child = Child.start(command(*arguments), output=self.log, environment=environment)
         try:
             async with asyncio.timeout(READY_SECONDS):

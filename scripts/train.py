@@ -40,7 +40,11 @@ from runtime.schema import migrate
 from scripts.configuration import Configuration
 from scripts.running import load_with_database
 from scripts.steps import steps
+from scripts.training_follower import follow as following
 from scripts.training_tables import print_report
+
+OPTIONS = {"follow_interactions": "--new-interactions", "follow_schedule": "--schedule"}
+"""What options are called whose settings have other names."""
 
 
 class TrainingMode(StrEnum):
@@ -61,8 +65,23 @@ def train(
     ] = None,
     num_boost_round: Annotated[int | None, typer.Option(min=1, help="Trees at most (default: 500).")] = None,
     evaluate_only: Annotated[bool, typer.Option("--evaluate-only", help="Train nothing: measure the champion and the baselines.")] = False,
-    mode: Annotated[TrainingMode, typer.Option(help="From nothing, or on from the champion's trees.")] = TrainingMode.FULL,
+    mode: Annotated[
+        TrainingMode | None,
+        typer.Option(help="From nothing, or on from the champion's trees (default: full; with --follow as trainer.follow_mode says)."),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Stay, and train after new interactions, at --schedule, and on RequestTraining."),
+    ] = False,
+    new_interactions: Annotated[
+        int | None, typer.Option(min=0, help="With --follow: train after so many new labelled interactions, 0: never (default: 50).")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="With --follow: train at the times of this cron line too, in UTC.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the report as JSON.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="With --follow: a file to write as JSON when it follows.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="With --follow: the port Prometheus scrapes, 0: any free one.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration; otherwise RANKLOOP_CONFIG or ./rankloop.toml.")] = None,
 ) -> None:
     """Trains a model on what happened, measures it beside the baselines and the champion, and lets it serve if it is not worse.
@@ -81,6 +100,8 @@ def train(
 
         rankloop train --evaluate-only
 
+        rankloop train --follow --new-interactions 1000 --schedule "0 4 * * 1"
+
         0 4 * * 1  RANKLOOP_MONGO_URI=mongodb://db:27017/?replicaSet=rs0 rankloop train     (cron: Mondays at four)
     """
     asked = {
@@ -88,28 +109,61 @@ def train(
         "lookback_days": lookback_days,
         "validation_split": validation_split,
         "num_boost_round": num_boost_round,
+        "follow_interactions": new_interactions,
+        "follow_schedule": schedule,
+        "metrics_port": metrics_port,
     }
     configuration = load_with_database(config)
     configure_logs(configuration.log, process="trainer")
     settings = _settings(configuration.trainer, {name: value for name, value in asked.items() if value is not None})
     if evaluate_only and mode is TrainingMode.WARM_START:
         raise Misconfigured("--evaluate-only trains nothing, so it has no --mode warm-start; leave one of them out")
-    wanted: Mode = "evaluate-only" if evaluate_only else "warm-start" if mode is TrainingMode.WARM_START else "full"
+    if follow:
+        if evaluate_only:
+            raise Misconfigured("--evaluate-only trains nothing, so there is nothing to --follow; leave one of them out")
+        _follow(configuration, settings, settings.follow_mode if mode is None else mode.value, json_file, ready_file)
+        return
+    for option, value in {"--new-interactions": new_interactions, "--schedule": schedule, "--metrics-port": metrics_port}.items():
+        if value is not None:
+            raise Misconfigured(f"{option} says when to train again, which only a trainer does that stays: add --follow, or leave it out")
+    wanted: Mode = "evaluate-only" if evaluate_only else "full" if mode is None else mode.value
     try:
         report = asyncio.run(_run(configuration, settings, wanted))
     except RankloopError as failure:
-        _write(json_file, {"error": failure.message, "reason": failure.reason, "model_version": "", "promoted": False})
+        _write(json_file, _failed(failure))
         raise
     _write(json_file, report.to_json())
     print_report(Console(), report)
+
+
+def _follow(configuration: Configuration, settings: TrainerSettings, mode: Mode, json_file: Path | None, ready_file: Path | None) -> None:
+    console = Console()
+
+    def told(outcome: TrainingReport | RankloopError) -> None:
+        if isinstance(outcome, RankloopError):
+            _write(json_file, _failed(outcome))
+            return
+        _write(json_file, outcome.to_json())
+        if console.is_terminal:
+            print_report(console, outcome)
+
+    asyncio.run(following(configuration, settings, mode, ready_file=ready_file, told=told))
+
+
+def _failed(failure: RankloopError) -> dict[str, Any]:
+    return {"error": failure.message, "reason": failure.reason, "model_version": "", "promoted": False}
 
 
 def _settings(configured: TrainerSettings, asked: dict[str, Any]) -> TrainerSettings:
     try:
         return TrainerSettings.model_validate({**configured.model_dump(), **asked})
     except ValidationError as error:
-        faults = (f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors())
+        faults = (f"{_option(str(fault['loc'][0]))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
         raise Misconfigured("\n".join(faults)) from None
+
+
+def _option(field: str) -> str:
+    return OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
 async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mode) -> TrainingReport:

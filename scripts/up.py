@@ -88,6 +88,8 @@ class Stack:
         self._collector = self._worker("collector", "collector", shared, configuration.collector.drain_seconds)
         public = shared if port is None else [*shared, "--port", str(port)]
         self._server = self._worker("server", "server", public, configuration.server.drain_seconds)
+        # A training that is broken off looks at the signal between rounds.
+        self._trainers = [self._worker("trainer", "train", ["--follow", *shared], SPARE_SECONDS)] if configuration.trainer.follow else []
 
     def _worker(self, name: str, kind: str, arguments: list[str], drain_seconds: float) -> Worker:
         return Worker(name, kind, arguments, self._data_dir, grace_seconds=drain_seconds + SPARE_SECONDS)
@@ -95,7 +97,7 @@ class Stack:
     @property
     def _workers(self) -> list[Worker]:
         """In the order of their start."""
-        return [*self._rankers, self._collector, self._server]
+        return [*self._rankers, self._collector, self._server, *self._trainers]
 
     async def run(self) -> int:
         """Runs until a signal says stop; returns the exit code. Raises Misconfigured if it cannot start."""
@@ -127,6 +129,8 @@ class Stack:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         await self._server.start(self._server_environment())
+        for trainer in self._trainers:
+            await trainer.start(self._environment())
 
     async def _migrate(self) -> None:
         """Brings the database to this version once, before anybody works on it."""

@@ -140,7 +140,13 @@ def run_message(run: TrainingRun) -> pb.TrainingRun:
         promoted=run.promoted,
         result=run.result,
         metrics=[_metric(metric) for metric in run.metrics],
+        error=run.error,
+        rounds_added_count=run.rounds_added,
+        rounds_removed_count=run.rounds_removed,
+        reason=run.reason,
     )
+    if run.begin_time is not None:
+        message.begin_time.CopyFrom(to_timestamp(run.begin_time))
     if run.end_time is not None:
         message.end_time.CopyFrom(to_timestamp(run.end_time))
     if run.seconds is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ranker.training.schedule import Schedule
 from runtime.configuration import Section
 
 Untouched = Literal["auto", "negative", "unseen"]
@@ -69,6 +71,24 @@ class TrainerSettings(Section):
     num_threads: int = Field(0, ge=0, le=256)
     """Threads that train; 0: one per core. Part of what makes a model the same again."""
 
+    follow: bool = False
+    """Whether `rankloop up` runs a trainer that follows the traffic (`rankloop train --follow`)."""
+
+    follow_mode: Literal["full", "warm-start"] = "full"
+    """What a following trainer begins from: nothing, or the champion's forest where that can be continued."""
+
+    follow_interactions: int = Field(50, ge=0)
+    """New labelled interactions after which a following trainer trains; 0: their number is no reason to."""
+
+    follow_schedule: str = ""
+    """When a following trainer trains besides: a cron line in UTC, as in `0 4 * * 1` for Mondays at four; empty: at no fixed time."""
+
+    follow_poll_seconds: float = Field(5.0, gt=0, le=3600)
+    """How often a following trainer looks whether there is a reason to train."""
+
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """The port Prometheus scrapes of a following trainer; 0: any free one."""
+
     bootstrap_samples: int = Field(1000, ge=100, le=100_000)
     """Resamples of the users behind every interval."""
 
@@ -81,3 +101,10 @@ class TrainerSettings(Section):
     may_become_constant: tuple[str, ...] = ()
     """Features that a new model may have seen one value of only, although the champion saw several; other ones are taken for a fault in the
     data, and the model is refused. `*`: all."""
+
+    @field_validator("follow_schedule")
+    @classmethod
+    def _cron_line(cls, line: str) -> str:
+        if line:
+            Schedule(line, datetime(2026, 1, 1, tzinfo=UTC))
+        return line

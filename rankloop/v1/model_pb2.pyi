@@ -68,7 +68,7 @@ class _TrainingRunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tra
     TRAINING_RUN_STATUS_SUCCEEDED: _TrainingRunStatus.ValueType  # 3
     """Ended with a model, or with an evaluation where only that was asked for."""
     TRAINING_RUN_STATUS_FAILED: _TrainingRunStatus.ValueType  # 4
-    """Ended without a model; `error` says why."""
+    """Ended without a model; `error` says why. One whose process was killed is found to have failed within about a minute."""
 
 class TrainingRunStatus(_TrainingRunStatus, metaclass=_TrainingRunStatusEnumTypeWrapper):
     """How far a training run got."""
@@ -82,7 +82,7 @@ TRAINING_RUN_STATUS_RUNNING: TrainingRunStatus.ValueType  # 2
 TRAINING_RUN_STATUS_SUCCEEDED: TrainingRunStatus.ValueType  # 3
 """Ended with a model, or with an evaluation where only that was asked for."""
 TRAINING_RUN_STATUS_FAILED: TrainingRunStatus.ValueType  # 4
-"""Ended without a model; `error` says why."""
+"""Ended without a model; `error` says why. One whose process was killed is found to have failed within about a minute."""
 Global___TrainingRunStatus: _TypeAlias = TrainingRunStatus  # noqa: Y015
 
 @_typing.final
@@ -634,6 +634,11 @@ class TrainingRun(_message.Message):
     PROMOTED_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ROUNDS_ADDED_COUNT_FIELD_NUMBER: _builtins.int
+    ROUNDS_REMOVED_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     status: Global___TrainingRunStatus.ValueType
@@ -650,6 +655,14 @@ class TrainingRun(_message.Message):
     """Whether that model became champion."""
     result: _builtins.str
     """What the gate decided, or why the run failed, in words."""
+    error: _builtins.str
+    """Why it failed, in words; empty: it did not."""
+    rounds_added_count: _builtins.int
+    """Trees that it added: to nothing in a full training, to the champion's in a warm start; absent: none was trained."""
+    rounds_removed_count: _builtins.int
+    """Trees that it trained beyond those and dropped again, since they did not help the validation slice; absent: none was trained."""
+    reason: _builtins.str
+    """Why it was asked for, in the caller's words; empty: nobody said."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for or began."""
@@ -666,6 +679,10 @@ class TrainingRun(_message.Message):
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
         """What it measured."""
 
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began; absent: not yet."""
+
     def __init__(
         self,
         *,
@@ -681,12 +698,24 @@ class TrainingRun(_message.Message):
         promoted: _builtins.bool = ...,
         result: _builtins.str = ...,
         metrics: _abc.Iterable[Global___Metric] | None = ...,
+        error: _builtins.str = ...,
+        rounds_added_count: _builtins.int | None = ...,
+        rounds_removed_count: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "end_time", b"end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rounds_added_count", b"_rounds_added_count", "_rounds_removed_count", b"_rounds_removed_count", "begin_time", b"begin_time", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "rounds_added_count", b"rounds_added_count", "rounds_removed_count", b"rounds_removed_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "metrics", b"metrics", "mode", b"mode", "model_version", b"model_version", "promoted", b"promoted", "result", b"result", "row_count", b"row_count", "run_id", b"run_id", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rounds_added_count", b"_rounds_added_count", "_rounds_removed_count", b"_rounds_removed_count", "begin_time", b"begin_time", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "error", b"error", "metrics", b"metrics", "mode", b"mode", "model_version", b"model_version", "promoted", b"promoted", "reason", b"reason", "result", b"result", "rounds_added_count", b"rounds_added_count", "rounds_removed_count", b"rounds_removed_count", "row_count", b"row_count", "run_id", b"run_id", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rounds_added_count: _TypeAlias = _typing.Literal["rounds_added_count"]  # noqa: Y015
+    _WhichOneofArgType__rounds_added_count: _TypeAlias = _typing.Literal["_rounds_added_count", b"_rounds_added_count"]  # noqa: Y015
+    _WhichOneofReturnType__rounds_removed_count: _TypeAlias = _typing.Literal["rounds_removed_count"]  # noqa: Y015
+    _WhichOneofArgType__rounds_removed_count: _TypeAlias = _typing.Literal["_rounds_removed_count", b"_rounds_removed_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rounds_added_count) -> _WhichOneofReturnType__rounds_added_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rounds_removed_count) -> _WhichOneofReturnType__rounds_removed_count | None: ...
 
 Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015
 

@@ -113,7 +113,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestTraining(self, request, context):
-        """Asks the trainer for a run. The next trainer that is started (`rankloop train`) takes it up.
+        """Asks for a training. A trainer that follows (`rankloop train --follow`) takes it up within seconds, otherwise the next `rankloop train`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,7 @@ class ModelServiceStub:
     RollbackModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RollbackModelRequest, _model_pb2.RollbackModelResponse]
     """Makes the champion before the present one the champion again. Rankers keep it in memory and swap within `ranker.model_poll_seconds`."""
     RequestTraining: _aio.UnaryUnaryMultiCallable[_model_pb2.RequestTrainingRequest, _model_pb2.RequestTrainingResponse]
-    """Asks the trainer for a run. The next trainer that is started (`rankloop train`) takes it up."""
+    """Asks for a training. A trainer that follows (`rankloop train --follow`) takes it up within seconds, otherwise the next `rankloop train`."""
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_model_pb2.ListTrainingRunsRequest, _model_pb2.ListTrainingRunsResponse]
     """Lists training runs, newest first, paged."""
 
@@ -84,7 +84,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.RequestTrainingRequest,
         context: _aio.ServicerContext[_model_pb2.RequestTrainingRequest, _abc.Awaitable[_model_pb2.RequestTrainingResponse]],
     ) -> _abc.Awaitable[_model_pb2.RequestTrainingResponse]:
-        """Asks the trainer for a run. The next trainer that is started (`rankloop train`) takes it up."""
+        """Asks for a training. A trainer that follows (`rankloop train --follow`) takes it up within seconds, otherwise the next `rankloop train`."""
 
     @_abc_1.abstractmethod
     def ListTrainingRuns(

@@ -132,13 +132,19 @@ def test_a_port_in_use_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_stop_is_clean_and_leaves_nothing_running(tmp_path: Path) -> None:
-    up = Up(tmp_path, "--rankers", "2")
+    config = tmp_path / "rankloop.toml"
+    config.write_text("[trainer]\nfollow = true\n")
+    up = Up(tmp_path, "--rankers", "2", "--config", str(config))
     pids = up.wait_ready()["pids"]
-    assert "ranker-2" in pids
+    assert {"ranker-2", "trainer"} <= set(pids)
+    with urllib.request.urlopen(up.ready["metrics"]["trainer"], timeout=10) as answer:
+        assert 'rankloop_trainer_runs_total{result="failed",trigger="request"} 0.0' in answer.read().decode()
+    os.kill(pids["trainer"], signal.SIGKILL)
+    pids["trainer"] = up.wait_restarted("trainer", pids["trainer"])
     assert up.stop() == 0
     wait_gone(pids)
     assert not up.ready_file.exists()
-    for name in [*NAMES, "ranker-2"]:
+    for name in [*NAMES, "ranker-2", "trainer"]:
         assert "stopped" in (up.data_dir / "logs" / f"{name}.log").read_text().splitlines()[-1], name
     assert '"Shutting down","attr":{"exitCode":0}' in (up.data_dir / "mongo" / "mongod.log").read_text()
 

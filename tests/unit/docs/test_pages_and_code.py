@@ -69,7 +69,7 @@ def test_every_reason_on_the_page_is_in_the_code() -> None:
 
 
 def test_every_metric_on_a_page_is_one_that_a_process_has() -> None:
-    for module in ("collector.process", "ranker.process", "server.process"):
+    for module in ("collector.process", "ranker.process", "server.process", "ranker.training.metrics"):
         importlib.import_module(module)
     names = {sample.name for metric in prometheus_client.REGISTRY.collect() for sample in metric.samples}
     # Metrics with labels have no samples before their first use, so their families count as well.
@@ -78,7 +78,8 @@ def test_every_metric_on_a_page_is_one_that_a_process_has() -> None:
         names |= {metric.name + suffix for suffix in suffixes}
     for page in PAGES:
         used = documented(
-            r"\b((?:rankloop_(?:commit|fold|ledger|quarantined|rank|ranker|retention|slates)|grpc_server)_[a-z_]+)", page.read_text()
+            r"\b((?:rankloop_(?:commit|fold|ledger|quarantined|rank|ranker|retention|slates|trainer)|grpc_server)_[a-z_]+)",
+            page.read_text(),
         )
         assert not used - names, page
     assert "rankloop_fold_lag_seconds" in OPERATE
