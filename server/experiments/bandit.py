@@ -10,18 +10,17 @@ the multi-armed bandit", Applied Stochastic Models in Business and Industry 26, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from scipy import stats
 
-from server.inference.bayes import outlook_of
+from server.inference.bayes import Normal, Posterior, outlook_of
 from server.inference.estimate import Estimate
 
 FLOOR = 0.05
 """The least weight of a variant, where an experiment says no other."""
 
 
-def conversion_posterior(user_count: int, converted_count: int) -> Any:
+def conversion_posterior(user_count: int, converted_count: int) -> Posterior:
     """What is known of a share of users, a flat prior before: Beta(1 + converted, 1 + others).
 
     Raises:
@@ -29,15 +28,16 @@ def conversion_posterior(user_count: int, converted_count: int) -> Any:
     """
     if not 0 <= converted_count <= user_count:
         raise ValueError(f"{converted_count} of {user_count} users cannot have converted")
-    return stats.beta(1 + converted_count, 1 + user_count - converted_count)
+    posterior: Posterior = stats.beta(1 + converted_count, 1 + user_count - converted_count)
+    return posterior
 
 
-def mean_posterior(estimate: Estimate) -> Any:
+def mean_posterior(estimate: Estimate) -> Posterior:
     """What is known of a mean over many users: normal around it."""
-    return stats.norm(estimate.value, estimate.standard_error)
+    return Normal(estimate.value, estimate.standard_error)
 
 
-def thompson_weights(posteriors: Mapping[str, Any], floor: float = FLOOR) -> dict[str, float]:
+def thompson_weights(posteriors: Mapping[str, Posterior], floor: float = FLOOR) -> dict[str, float]:
     """The next weights: floor + (1 − K·floor) · P(best), which add up to 1.
 
     Args:

@@ -5,14 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from server.inference.difference import Difference
 from server.inference.estimate import Estimate
 from server.inference.moments import Floats
+
+
+class Posterior(Protocol):
+    """What is known of a true value: a frozen distribution of scipy, or `Normal`."""
+
+    def cdf(self, x: Floats) -> Floats:
+        """P(true value ≤ x)."""
+        ...
+
+    def ppf(self, q: Floats) -> Floats:
+        """Quantiles."""
+        ...
+
+    def mean(self) -> float:
+        """Its expectation."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """A normal posterior: that of a mean over many users under a flat prior."""
+
+    centre: float
+    error: float
+
+    def cdf(self, x: Floats) -> Floats:
+        """P(true value ≤ x)."""
+        return np.asarray(special.ndtr((x - self.centre) / self.error), dtype=np.float64)
+
+    def ppf(self, q: Floats) -> Floats:
+        """Quantiles."""
+        return np.asarray(self.centre + self.error * special.ndtri(q), dtype=np.float64)
+
+    def mean(self) -> float:
+        """Its expectation."""
+        return self.centre
+
 
 REACH = 8.5
 NODES = 601
@@ -34,16 +71,16 @@ def chance_to_win(found: Difference) -> float:
 
     Source: Gelman et al., "Bayesian data analysis", 3rd edition.
     """
-    return float(stats.norm.cdf(found.value / found.standard_error))
+    return float(special.ndtr(found.value / found.standard_error))
 
 
 def outlook(estimates: Sequence[Estimate]) -> Outlook:
     """By normal posteriors around the values, as flat priors and many users give them."""
-    return outlook_of([stats.norm(one.value, max(one.standard_error, 1e-300)) for one in estimates])
+    return outlook_of([Normal(one.value, max(one.standard_error, 1e-300)) for one in estimates])
 
 
-def outlook_of(posteriors: Sequence[Any]) -> Outlook:
-    """By any independent posteriors (frozen distributions of scipy), by numerical integration: no draws, the same answer every time.
+def outlook_of(posteriors: Sequence[Posterior]) -> Outlook:
+    """By any independent posteriors, by numerical integration: no draws, the same answer every time.
 
         P(i best) = ∫ f_i(x) Π_{j≠i} F_j(x) dx,   loss_i = E[max] − E[i],   E[max] = Σ_i ∫ x f_i(x) Π_{j≠i} F_j(x) dx
 
@@ -52,7 +89,7 @@ def outlook_of(posteriors: Sequence[Any]) -> Outlook:
     """
     if len(posteriors) == 1:
         return Outlook(np.ones(1), np.zeros(1))
-    levels = stats.norm.cdf(np.linspace(-REACH, REACH, NODES))
+    levels = special.ndtr(np.linspace(-REACH, REACH, NODES))
     best, highest = np.empty(len(posteriors)), 0.0
     for index, posterior in enumerate(posteriors):
         # In the quantiles u of this posterior: ∫ f(x) g(x) dx = ∫ g(F⁻¹(u)) du; every other one's own nodes keep its steps in sight.
