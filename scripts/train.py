@@ -128,7 +128,7 @@ def train(
             raise Misconfigured(f"{option} says when to train again, which only a trainer does that stays: add --follow, or leave it out")
     wanted: Mode = "evaluate-only" if evaluate_only else "full" if mode is None else mode.value
     try:
-        report = asyncio.run(_run(configuration, settings, wanted))
+        report = asyncio.run(_run(configuration, settings, wanted, detailed=json_file is not None))
     except RankloopError as failure:
         _write(json_file, _failed(failure))
         raise
@@ -166,7 +166,7 @@ def _option(field: str) -> str:
     return OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
-async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mode) -> TrainingReport:
+async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mode, *, detailed: bool) -> TrainingReport:
     stop = stop_on_signals()
     mongo = await Mongo.open(configuration.mongo)
     try:
@@ -177,6 +177,9 @@ async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mo
             clock=lambda: datetime.now(UTC),
             mode=mode,
             schema=schema_of(configuration.features),
+            mmr_lambda=configuration.ranker.mmr_lambda,
+            model_budget_seconds=configuration.ranker.model_budget_seconds,
+            detailed=detailed,
         )
         with steps(Console(stderr=True)) as progress:
             return await _unless_stopped(asyncio.create_task(run_training(mongo, options, progress)), stop)

@@ -6,17 +6,21 @@ from rich.console import Console
 from rich.table import Table
 
 from ranker.models.passport import Metric
-from ranker.training.evaluation import CUTOFFS
+from ranker.training.evaluation import FIGURES
 from ranker.training.measurement import metric_name
 from ranker.training.report import TrainingReport
 
 RANKERS = {
     "model": "this model",
+    "model_after_mmr": "this model, after MMR",
     "champion": "champion",
     "as_shown": "as shown",
     "prior_score": "prior_score",
+    "popularity": "popularity",
     "random": "random (20 orders)",
 }
+
+TITLES = {"ndcg_at_5": "NDCG@5", "ndcg_at_10": "NDCG@10", "map": "MAP", "mrr": "MRR"}
 
 COUNTS = {
     "interactions": "interactions in the window",
@@ -39,11 +43,11 @@ COUNTS = {
 }
 
 
-def shown(metric: Metric | None) -> str:
+def shown(metric: Metric | None, *, interval: bool = True) -> str:
     """As in `0.6210 (0.6120 to 0.6300)`."""
     if metric is None:
         return "–"
-    if metric.low is None or metric.high is None:
+    if metric.low is None or metric.high is None or not interval:
         return f"{metric.value:.4f}"
     return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
 
@@ -65,17 +69,21 @@ def print_report(console: Console, report: TrainingReport) -> None:
 
 
 def quality_table(report: TrainingReport) -> Table:
-    """NDCG of the rankers on the test slates, and of the model on the slates it knows."""
+    """Figures of the rankers on the test slates, and of the model on the slates it knows."""
     table = Table(title="Quality on the latest slates", title_justify="left", caption_justify="left")
-    table.caption = "means over users with 95 % bootstrap intervals; gain 2^(4·label) − 1"
+    table.caption = "means over users with 95 % bootstrap intervals; gain 2^(4·label) − 1; MAP and MRR: a click's label or more"
     table.add_column("ranker")
-    for cutoff in CUTOFFS:
-        table.add_column(f"NDCG@{cutoff}", justify="right")
+    for title in TITLES.values():
+        table.add_column(title, justify="right")
     for part in ("test", "validation", "train"):
         for ranker, name in RANKERS.items():
-            metrics = [report.metric(metric_name(part, ranker, cutoff)) for cutoff in CUTOFFS]
+            metrics = [report.metric(metric_name(part, ranker, figure)) for figure in FIGURES]
             if any(metrics):
-                table.add_row(name if part == "test" else f"{name}, {part} slates", *map(shown, metrics))
+                # Four intervals beside each other are wider than a terminal; the report's JSON has them all.
+                told = [
+                    shown(metric, interval=figure in ("ndcg_at_5", "ndcg_at_10")) for figure, metric in zip(FIGURES, metrics, strict=True)
+                ]
+                table.add_row(name if part == "test" else f"{name}, {part} slates", *told)
     return table
 
 

@@ -114,6 +114,9 @@ class Passport:
     top_features: tuple[FeatureGain, ...] = ()
     """The most important features, largest first."""
 
+    constant_features: tuple[str, ...] | None = None
+    """Features of which it has seen one value only, or none; None: not known, as for imports."""
+
     label_gain: tuple[float, ...] = ()
     """Gain of each grade it was trained with; empty for imports."""
 
@@ -144,9 +147,11 @@ class Passport:
             content = json.loads(text)
             if content.pop("format") != FORMAT:
                 raise ValueError(f"the passport's form is not {FORMAT}: it was written by another release")
+            constant = content.get("constant_features")
             return cls(
                 **{
                     **content,
+                    "constant_features": None if constant is None else tuple(constant),
                     "feature_names": tuple(content["feature_names"]),
                     "data_start_time": _time(content["data_start_time"]),
                     "data_end_time": _time(content["data_end_time"]),

@@ -1,4 +1,4 @@
-"""What a model has to stand beside: the order shown, the caller's own scores, chance."""
+"""What a model has to stand beside: the order shown, the caller's own scores, popularity, chance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.training.data import TrainingData
-from ranker.training.evaluation import CUTOFFS, slate_ndcg
+from ranker.training.evaluation import CUTOFFS, MAP, MRR, slate_ndcg, slate_precision
 
 RANDOM_SEEDS = 20
 """Orders drawn for the random baseline; their mean is reported."""
@@ -14,13 +14,15 @@ RANDOM_SEEDS = 20
 PRIOR_SCORE = "prior_score"
 """The feature that logs the caller's own confidence."""
 
-SlateFigures = dict[int, NDArray[np.float64]]
-"""NDCG of each slate, (slates,) float64, by cutoff."""
+SlateFigures = dict[str, NDArray[np.float64]]
+"""Each figure of `FIGURES` of each slate, (slates,) float64; NaN where a slate has none."""
 
 
 def figures(data: TrainingData, scores: NDArray[np.float64]) -> SlateFigures:
-    """NDCG of the slates when their items are ordered by `scores` ((rows,) float64), largest first."""
-    return {cutoff: slate_ndcg(scores, data.labels, data.offsets, cutoff) for cutoff in CUTOFFS}
+    """What is measured of the slates when their items are ordered by `scores` ((rows,) float64), largest first."""
+    found = {f"ndcg_at_{cutoff}": slate_ndcg(scores, data.labels, data.offsets, cutoff) for cutoff in CUTOFFS}
+    found[MAP], found[MRR] = slate_precision(scores, data.labels, data.offsets)
+    return found
 
 
 def as_shown(data: TrainingData) -> SlateFigures:
@@ -34,7 +36,16 @@ def prior_score(data: TrainingData) -> SlateFigures | None:
     return None if np.isnan(scores).all() else figures(data, scores)
 
 
+def popularity(data: TrainingData, *, before: tuple[TrainingData, ...]) -> SlateFigures:
+    """By the sum of the labels that each item got in the slices `before`, which have the same codebook; an item never seen has 0."""
+    items = len(data.codebook.items)
+    earned = np.zeros(items)
+    for part in before:
+        earned += np.bincount(part.items, weights=part.labels, minlength=items)
+    return figures(data, earned[data.items])
+
+
 def at_random(data: TrainingData, *, seed: int) -> SlateFigures:
     """The mean over `RANDOM_SEEDS` random orders."""
     drawn = [figures(data, np.random.default_rng([seed, draw]).random(data.row_count)) for draw in range(RANDOM_SEEDS)]
-    return {cutoff: np.asarray(np.mean([one[cutoff] for one in drawn], axis=0), dtype=np.float64) for cutoff in CUTOFFS}
+    return {name: np.asarray(np.mean([one[name] for one in drawn], axis=0), dtype=np.float64) for name in drawn[0]}

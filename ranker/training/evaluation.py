@@ -1,8 +1,11 @@
-"""How good a ranking was: NDCG per slate, means per user, intervals over users.
+"""How good a ranking was: NDCG, average precision and reciprocal rank per slate, means per user, intervals over users.
 
 NDCG is that of Järvelin and Kekäläinen (2002) with gain `2^(4·label) − 1` and discount `1 / log2(position + 1)`. Items with equal
 scores share the discounts of the positions they take together (McSherry and Najork, 2008): the expectation over all orders of the
 tie, so that a ranker that says the same of everything is exactly as good as chance, whatever order the slate was shown in.
+
+Average precision and the reciprocal rank of the first relevant item know two kinds of items only: relevant is one with a label of a click's
+at least. Ties are expectations here, too; a slate without a relevant item has neither.
 
 The user is the unit: a slate counts within its user's mean, each user counts once, and intervals resample users.
 """
@@ -14,11 +17,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from ranker.training.labels import gains
 
 CUTOFFS = (5, 10)
 """NDCG is reported at these positions."""
+
+NDCG_AT_5, NDCG_AT_10, MAP, MRR = "ndcg_at_5", "ndcg_at_10", "map", "mrr"
+FIGURES = (NDCG_AT_5, NDCG_AT_10, MAP, MRR)
+"""What is measured of a ranking, under the names in the reports."""
+
+RELEVANT_LABEL = 0.4
+"""The least label of a relevant item: a click's."""
 
 LEVEL = 0.95
 """Level of the intervals."""
@@ -49,20 +60,62 @@ def slate_ndcg(scores: NDArray[np.float64], labels: NDArray[np.float64], offsets
         return np.where(ideal > 0, reached / np.where(ideal > 0, ideal, 1.0), np.nan)
 
 
+def slate_precision(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision, and the reciprocal rank of the first relevant item, of each slate; arguments as of `slate_ndcg`.
+
+    Returns two of (slates,) float64; NaN where no item is relevant. Within a tie of n items of which r are relevant, that begins behind
+    t items of which b are relevant, any one of them stands k-th of all with r / n, and (k − t − 1)(r − 1) / (n − 1) relevant ones of the
+    tie stand before it on average; the first relevant one is the p-th of the tie with C(n − p, r − 1) / C(n, r).
+    """
+    order, slates, ties = _ordered(np.where(np.isnan(scores), -np.inf, scores), offsets)
+    count = offsets.size - 1
+    if not order.size:
+        return np.full(count, np.nan), np.full(count, np.nan)
+    relevant = labels[order] >= RELEVANT_LABEL - 1e-9
+    total = np.bincount(slates, weights=relevant, minlength=count)
+    places = np.arange(order.size)
+    tie_begin = np.searchsorted(ties, ties)
+    n, r = np.bincount(ties)[ties].astype(np.float64), np.bincount(ties, weights=relevant)[ties]
+    before = np.concatenate(([0.0], np.cumsum(relevant)))
+    slate_begin = offsets[:-1][slates]
+    b = before[tie_begin] - before[slate_begin]
+    k, within = places - slate_begin + 1.0, places - tie_begin + 1.0
+    precision = r / n * (b + (within - 1) * (r - 1) / np.maximum(n - 1, 1) + 1) / k
+    first = (b == 0) & (r > 0) & (within <= n - r + 1)
+    p, rest = np.where(first, within, 1.0), np.where(r > 0, r, 1.0)
+    chance = np.exp(_log_choose(n - p, rest - 1) - _log_choose(n, rest))
+    reciprocal = np.where(first, chance / k, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_precision = np.bincount(slates, weights=precision, minlength=count) / total
+    return mean_precision, np.where(total > 0, np.bincount(slates, weights=reciprocal, minlength=count), np.nan)
+
+
+def _log_choose(n: NDArray[np.float64], k: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), dtype=np.float64)
+
+
+def _ordered(scores: NDArray[np.float64], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows with the largest scores first within their slate; the slate of each, and the tie of each, counted from 0; all (rows,) int64."""
+    sizes = np.diff(offsets)
+    slates = np.repeat(np.arange(sizes.size), sizes)
+    order = np.lexsort((-scores, slates))
+    ordered = scores[order]
+    begins = np.ones(slates.size, dtype=bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]) | (slates[1:] != slates[:-1])
+    return order, slates, np.cumsum(begins) - 1
+
+
 def _discounted(scores: NDArray[np.float64], gain: NDArray[np.float64], offsets: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
     """DCG@cutoff of each slate, (slates,) float64, when its rows are ordered by `scores`, largest first."""
     sizes = np.diff(offsets)
-    slates = np.repeat(np.arange(sizes.size), sizes)
+    order, slates, ties = _ordered(scores, offsets)
     if not slates.size:
         return np.zeros(sizes.size)
-    order = np.lexsort((-scores, slates))
     positions = np.arange(slates.size) - np.repeat(offsets[:-1], sizes)
     discounts = np.where(positions < cutoff, 1.0 / np.log2(positions + 2.0), 0.0)
-    ordered, gained = scores[order], gain[order]
-    begins = np.ones(slates.size, dtype=bool)
-    begins[1:] = (ordered[1:] != ordered[:-1]) | (slates[1:] != slates[:-1])
-    ties = np.cumsum(begins) - 1
-    mean_gain = np.bincount(ties, weights=gained) / np.bincount(ties)
+    mean_gain = np.bincount(ties, weights=gain[order]) / np.bincount(ties)
     return np.asarray(np.bincount(slates, weights=mean_gain[ties] * discounts, minlength=sizes.size), dtype=np.float64)
 
 

@@ -1,6 +1,6 @@
 """Whether a new model may serve.
 
-All of it is NDCG@10 on the test slates, which neither the training nor its early stopping has seen:
+Its figures are NDCG@10 on the test slates, which neither the training nor its early stopping has seen:
 
 1. better than chance, by the point estimate;
 2. against the champion: not worse, that is, the 95 % interval of the paired difference does not lie wholly below 0;
@@ -8,16 +8,22 @@ All of it is NDCG@10 on the test slates, which neither the training nor its earl
    the interval of the paired difference: the first model comes from few data, and one that keeps up with the callers' scores may
    serve, since it is what the next one learns to beat.
 
+4. better than popularity, by the point estimate.
+
+Besides, whatever the figures: it scores its canned slate as recorded, within the limits of time and size, and no feature has stopped
+varying that the champion has seen vary (`fitness`).
+
 The order as shown is reported and does not decide: people look at the top first, so labels favour whatever was shown there, and a
 gate on it would keep every champion for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ranker.models.passport import Metric
+from ranker.training.evaluation import NDCG_AT_10
 from ranker.training.measurement import difference, metric_name
 
 CUTOFF = 10
@@ -34,20 +40,22 @@ class Verdict:
     """Why, in words."""
 
 
-def judge(metrics: Iterable[Metric]) -> Verdict:
-    """The verdict on `model`, from its metrics on the `test` slice beside `random`, `prior_score` and `champion` where there are any."""
+def judge(metrics: Iterable[Metric], unfit: Sequence[str] = ()) -> Verdict:
+    """The verdict on `model`, from its metrics on the `test` slice beside `random`, `popularity`, `prior_score` and `champion` where there
+    are any. `unfit` is what keeps it from serving whatever the figures."""
     by_name = {metric.name: metric for metric in metrics}
 
     def of(ranker: str) -> Metric | None:
-        return by_name.get(metric_name("test", ranker, CUTOFF))
+        return by_name.get(metric_name("test", ranker, NDCG_AT_10))
 
     model = of("model")
     if model is None:
         raise ValueError("the model was not measured on the test slice")
     faults, merits = list[str](), list[str]()
-    chance, champion, prior = of("random"), of("champion"), of("prior_score")
-    if chance is not None:
-        _judge_value(model, chance, "chance", faults, merits)
+    champion, prior = of("champion"), of("prior_score")
+    for name, told in (("random", "chance"), ("popularity", "popularity")):
+        if (trivial := of(name)) is not None:
+            _judge_value(model, trivial, told, faults, merits)
     if champion is not None:
         gap = of(difference("model", "champion"))
         _judge_gap(gap, model, champion, "the champion", faults, merits)
@@ -56,8 +64,9 @@ def judge(metrics: Iterable[Metric]) -> Verdict:
             _judge_gap(of(difference("model", "prior_score")), model, prior, "prior_score", faults, merits)
         else:
             _judge_value(model, prior, "prior_score", faults, merits)
-    if faults:
-        return Verdict(passed=False, reason=f"refused, by NDCG@{CUTOFF} on the test slates: " + "; ".join(faults))
+    if faults or unfit:
+        by_figures = f"by NDCG@{CUTOFF} on the test slates: " if faults else ""
+        return Verdict(passed=False, reason=f"refused, {by_figures}" + "; ".join((*faults, *unfit)))
     beside = "; ".join(merits) or "there is nothing to compare it with"
     return Verdict(passed=True, reason=f"passed, by NDCG@{CUTOFF} on the test slates: {beside}")
 

@@ -44,6 +44,8 @@ class Fitted:
     """Trees trained beyond the best round, and dropped again."""
     gains: tuple[float, ...]
     """Total gain of each feature's splits."""
+    learning_curve: tuple[float, ...] = ()
+    """LightGBM's NDCG@10 on the validation slice after each round that was trained, also those dropped again."""
 
 
 def parameters(settings: TrainerSettings, row_count: int) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def fit(
     options = parameters(settings, train.row_count)
 
     trained = 0
+    curve: dict[str, dict[str, list[float]]] = {}
 
     def each_round(environment: lightgbm.callback.CallbackEnv) -> None:
         nonlocal trained
@@ -107,7 +110,11 @@ def fit(
         valid_sets=[_dataset(validation, options, reference=learned)],
         valid_names=["validation"],
         init_model=base,
-        callbacks=[lightgbm.early_stopping(settings.early_stopping_rounds, first_metric_only=True, verbose=False), each_round],
+        callbacks=[
+            lightgbm.record_evaluation(curve),
+            lightgbm.early_stopping(settings.early_stopping_rounds, first_metric_only=True, verbose=False),
+            each_round,
+        ],
     )
     best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     forest = booster.model_to_string(num_iteration=best).encode()
@@ -123,6 +130,7 @@ def fit(
         rounds_added=added,
         rounds_removed=trained - added,
         gains=gains,
+        learning_curve=tuple(curve.get("validation", {}).get(f"ndcg@{EVALUATED_AT}", ())),
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranker.models.passport import Metric
 from ranker.training.baselines import SlateFigures
 from ranker.training.data import TrainingData
-from ranker.training.evaluation import CUTOFFS, bootstrap, user_means
+from ranker.training.evaluation import FIGURES, bootstrap, user_means
 
 
-def metric_name(part: str, ranker: str, cutoff: int) -> str:
+def metric_name(part: str, ranker: str, figure: str) -> str:
     """As in `test.model.ndcg_at_10`."""
-    return f"{part}.{ranker}.ndcg_at_{cutoff}"
+    return f"{part}.{ranker}.{figure}"
 
 
 def difference(ranker: str, other: str) -> str:
@@ -24,27 +25,42 @@ def difference(ranker: str, other: str) -> str:
 
 def measure(
     part: str,
-    data: TrainingData,
+    users: NDArray[np.int64],
     rankers: Mapping[str, SlateFigures],
     *,
     differences: Sequence[tuple[str, str]] = (),
     samples: int,
     seed: int,
+    names: Sequence[str] = FIGURES,
 ) -> tuple[Metric, ...]:
-    """NDCG@5 and @10 of each ranker on the slates of `data`, and paired differences, with intervals over users."""
-    columns = {
-        metric_name(part, name, cutoff): user_means(figures[cutoff], data.users) for name, figures in rankers.items() for cutoff in CUTOFFS
-    }
-    for name, other in differences:
-        for cutoff in CUTOFFS:
-            pair = columns[metric_name(part, name, cutoff)] - columns[metric_name(part, other, cutoff)]
-            columns[metric_name(part, difference(name, other), cutoff)] = pair
-    measured = bootstrap(columns, samples=samples, seed=seed)
-    return tuple(Metric(name=name, value=one.value, low=one.low, high=one.high) for name, one in measured.items())
+    """The figures `names` of each ranker on slates of `users` ((slates,) int64), and paired differences, with intervals over users.
+
+    A figure that some slates do not have (average precision without a relevant item) is measured on the others, and left out where none
+    has it.
+    """
+    measured: dict[str, Metric] = {}
+    for figure in names:
+        there = np.ones(users.size, dtype=bool)
+        for figures in rankers.values():
+            there &= ~np.isnan(figures[figure])
+        if not there.any():
+            continue
+        columns = {name: user_means(figures[figure][there], users[there]) for name, figures in rankers.items()}
+        columns |= {difference(name, other): columns[name] - columns[other] for name, other in differences}
+        for name, one in bootstrap(columns, samples=samples, seed=seed).items():
+            full = metric_name(part, name, figure)
+            measured[full] = Metric(name=full, value=one.value, low=one.low, high=one.high)
+    order = (metric_name(part, name, figure) for name in (*rankers, *(difference(*pair) for pair in differences)) for figure in names)
+    return tuple(measured[name] for name in order if name in measured)
 
 
 def sample_slates(data: TrainingData, count: int) -> TrainingData:
     """At most `count` slates of `data`, evenly spread over its time."""
+    return data if data.slate_count <= count else data.chosen(sampled(data, count))
+
+
+def sampled(data: TrainingData, count: int) -> NDArray[np.int64]:
+    """Places of at most `count` slates, evenly spread over its time, rising; (n,) int64."""
     if data.slate_count <= count:
-        return data
-    return data.chosen(np.linspace(0, data.slate_count - 1, count).round().astype(np.int64))
+        return np.arange(data.slate_count)
+    return np.asarray(np.linspace(0, data.slate_count - 1, count).round().astype(np.int64))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ranker.models.passport import FeatureGain, Metric, Slice
 from ranker.models.runs import Mode, Trigger
 from ranker.training.data import DatasetCounts
+from ranker.training.segments import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +45,20 @@ class TrainingReport:
     seconds: float
     """How long it took."""
 
+    segments: tuple[Segment, ...] = ()
+    """NDCG@10 on parts of the test slates; empty where no details were wanted."""
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    """What the plots are made of, by plot: `learning`, `importance`, `calibration`, `trade_off`; empty where no details were wanted."""
+
     def metric(self, name: str) -> Metric | None:
         """The metric of that name, as in `test.model.ndcg_at_10`; None: it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; metrics by name."""
-        content = asdict(self)
+        content = asdict(replace(self, segments=(), curves={}))
+        content["segments"] = [segment.to_json() for segment in self.segments]
+        content["curves"] = dict(self.curves)
         content["parameters"] = dict(self.parameters)
         content["metrics"] = {metric.name: {k: v for k, v in metric.to_document().items() if k != "name"} for metric in self.metrics}
         for one in content["slices"]:

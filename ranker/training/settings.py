@@ -92,9 +92,6 @@ class TrainerSettings(Section):
     bootstrap_samples: int = Field(1000, ge=100, le=100_000)
     """Resamples of the users behind every interval."""
 
-    max_score_milliseconds: float = Field(50.0, gt=0)
-    """Longest that a model may take to score 100 candidates on one thread, the median of several times; a slower one is refused."""
-
     max_model_bytes: int = Field(64 * 2**20, ge=1024)
     """Largest packed model; a larger one is refused."""
 

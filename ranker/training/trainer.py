@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -19,16 +20,18 @@ from ranker.models.registry import ModelRecord, ModelRegistry
 from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
 from ranker.training import lambdarank, suitability
 from ranker.training.arrivals import folded_interactions
-from ranker.training.baselines import PRIOR_SCORE, SlateFigures, as_shown, at_random, figures, prior_score
+from ranker.training.assessment import AFTER_MMR, CHAMPION, Assessment, Shown, shown_slates
 from ranker.training.continuation import Continuation, continuation, require_same_features, split_new
 from ranker.training.data import DatasetCounts, TrainingData
 from ranker.training.dataset import Progress, count_interactions, load
+from ranker.training.fitness import Limits, constant_features, faults
 from ranker.training.gate import judge
 from ranker.training.labels import LABEL_GAIN
 from ranker.training.lambdarank import Fitted
-from ranker.training.measurement import measure, sample_slates
+from ranker.training.measurement import sample_slates
 from ranker.training.report import TrainingReport
 from ranker.training.sampling import thinned
+from ranker.training.segments import Segment, segments
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment, split
 from ranker.training.turn import kept_alive, life_sign, take_turn
@@ -56,6 +59,12 @@ class TrainingOptions:
     trigger: Trigger = "command"
     schema: FeatureSchema | None = None
     """The deployment's features, for slates recorded without; None: those are left out."""
+    mmr_lambda: float = 0.7
+    """The λ that serves where a request does not say, for what diversity costs."""
+    model_budget_seconds: float = 0.05
+    """The longest that rankers let a model take for a hundred candidates."""
+    detailed: bool = False
+    """Whether the report shall have segments and curves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +86,8 @@ class _Outcome:
     bundle: Bundle | None = None
     record: ModelRecord | None = None
     promoted: bool = False
+    segments: tuple[Segment, ...] = ()
+    curves: Mapping[str, Any] = field(default_factory=dict)
     fitted: Fitted | None = None
 
 
@@ -165,24 +176,39 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     if not suitability.labels_differ(parts.train):
         raise suitability.one_label("every slate to learn from")
     notes += suitability.notes(parts, None if champion is None else champion.record)
-    rankers = await asyncio.to_thread(_rankers, parts.test, champion, settings)
+    assessment = Assessment(parts, settings.bootstrap_samples, settings.seed, settings.num_threads)
+    await asyncio.to_thread(assessment.baselines, None if champion is None else champion.bundle)
     if options.mode == "evaluate-only":
         decision = "evaluated only: nothing was trained" + ("" if champion else ", and there is no champion to measure")
-        metrics = _test_metrics(parts.test, rankers, settings)
+        metrics = await asyncio.to_thread(assessment.metrics)
         outcome = _Outcome(decision=decision, metrics=metrics, bundle=champion.bundle if champion else None)
     else:
         fitted = await _fitted(parts, base, settings, progress)
         progress.step("measuring")
         if base is not None and not fitted.rounds_added:
-            metrics = await asyncio.to_thread(_test_metrics, parts.test, rankers, settings)
+            metrics = await asyncio.to_thread(assessment.metrics)
             outcome = _Outcome(decision=_rounds_told(base, fitted), metrics=metrics, bundle=base.bundle, fitted=fitted)
         else:
+            shown = await shown_slates(mongo, parts.test)
             bundle = await asyncio.to_thread(_bundled, fitted, parts, base, settings)
-            bundle, metrics = await asyncio.to_thread(_measured, bundle, parts, rankers, settings)
+            bundle, metrics = await asyncio.to_thread(_measured, bundle, assessment, shown, options)
+            limits = Limits(
+                score_seconds=options.model_budget_seconds,
+                byte_count=settings.max_model_bytes,
+                may_become_constant=settings.may_become_constant,
+            )
+            before = None if champion is None or champion.bundle is None else champion.bundle.passport
+            unfit = await asyncio.to_thread(faults, bundle, before, limits)
             progress.step("publishing")
-            outcome = await _published(registry, bundle, metrics, champion, options.clock)
+            outcome = await _published(registry, bundle, metrics, unfit, champion, options.clock)
             told = outcome.decision if base is None else f"{_rounds_told(base, fitted)}; {outcome.decision}"
             outcome = replace(outcome, decision=told, fitted=fitted)
+            if options.detailed:
+                curves = {**_curves(bundle, fitted), "calibration": assessment.calibration()}
+                curves["trade_off"] = await asyncio.to_thread(assessment.trade_off, shown)
+                outcome = replace(outcome, curves=curves)
+    if options.detailed:
+        outcome = replace(outcome, segments=await asyncio.to_thread(segments, parts, assessment.rankers, seed=settings.seed))
     return _report(run, options, champion, outcome, parts, counts, notes)
 
 
@@ -198,21 +224,6 @@ async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str
     except BadBundle as error:
         return _Champion(version=version, record=record, bundle=None), [f"the champion {version} was not compared with: {error.message}"]
     return _Champion(version=version, record=record, bundle=bundle), []
-
-
-def _rankers(test: TrainingData, champion: _Champion | None, settings: TrainerSettings) -> dict[str, SlateFigures]:
-    """What a model stands beside, on the test slates."""
-    rankers = {"as_shown": as_shown(test), "random": at_random(test, seed=settings.seed)}
-    if (prior := prior_score(test)) is not None:
-        rankers[PRIOR_SCORE] = prior
-    if champion is not None and champion.bundle is not None:
-        rankers["champion"] = _figures_of(champion.bundle, test, settings)
-    return rankers
-
-
-def _figures_of(bundle: Bundle, data: TrainingData, settings: TrainerSettings) -> SlateFigures:
-    scores = lambdarank.scores(bundle.forest, data, bundle.passport.feature_names, num_threads=settings.num_threads)
-    return figures(data, scores)
 
 
 async def _fitted(parts: Split, base: Continuation | None, settings: TrainerSettings, progress: Progress) -> Fitted:
@@ -259,12 +270,20 @@ def _bundled(fitted: Fitted, parts: Split, base: Continuation | None, settings: 
         row_count=sum(one.row_count for one in learned),
         slices=(*learned[:-1], *slices),
         top_features=top_features(parts.train.feature_names, fitted.gains),
+        constant_features=_constant(parts.train, base),
         label_gain=LABEL_GAIN,
         parameters=_parameters(settings, parts.train.row_count),
         library_versions=(("lightgbm", lightgbm.__version__), ("numpy", np.__version__)),
         parent_version="" if base is None else base.bundle.model_version,
     )
     return Bundle.make(passport, fitted.forest, canned_rows(parts.test))
+
+
+def _constant(data: TrainingData, base: Continuation | None) -> tuple[str, ...]:
+    """Features that the forest has seen one value of only; one that goes on from another has seen what that one saw."""
+    found = constant_features(data.matrix, data.feature_names)
+    known = None if base is None else base.bundle.passport.constant_features
+    return found if known is None else tuple(name for name in found if name in known)
 
 
 def _parameters(settings: TrainerSettings, row_count: int) -> tuple[tuple[str, str | int | float | bool], ...]:
@@ -291,41 +310,46 @@ def canned_rows(data: TrainingData) -> NDArray[np.float64]:
     return np.vstack([data.matrix[chosen], np.full((1, data.matrix.shape[1]), np.nan)])
 
 
-def _measured(
-    bundle: Bundle, parts: Split, rankers: dict[str, SlateFigures], settings: TrainerSettings
-) -> tuple[Bundle, tuple[Metric, ...]]:
-    """The bundle with its name and figures, verified, and those figures with the champion's beside them.
+def _measured(bundle: Bundle, assessment: Assessment, shown: Shown, options: TrainingOptions) -> tuple[Bundle, tuple[Metric, ...]]:
+    """The bundle with its name and figures, and those figures with the champion's, and those after MMR, beside them.
 
-    The passport leaves the champion out: the same data and settings make the same bundle, whatever serves at the time.
+    The passport leaves these out: the same data and settings make the same bundle, whatever serves and the catalogue says by then.
     """
-    learned = sample_slates(parts.train, TRAIN_SAMPLE_SLATES)
-    own: tuple[Metric, ...] = ()
-    for name, data in (("train", learned), ("validation", parts.validation)):
-        model = {"model": _figures_of(bundle, data, settings)}
-        own += measure(name, data, model, samples=settings.bootstrap_samples, seed=settings.seed)
-    beside = {"model": _figures_of(bundle, parts.test, settings), **rankers}
-    lasting = {name: ranker for name, ranker in beside.items() if name != "champion"}
-    passport = replace(bundle.passport, metrics=own + _test_metrics(parts.test, lasting, settings))
+    parts = assessment.parts
+    learned = (("train", sample_slates(parts.train, TRAIN_SAMPLE_SLATES)), ("validation", parts.validation))
+    own = tuple(metric for name, data in learned for metric in assessment.learned(name, data, bundle))
+    assessment.model(bundle, shown, balance=options.mmr_lambda)
+    metrics = own + assessment.metrics()
+    lasting = tuple(metric for metric in metrics if CHAMPION not in metric.name and AFTER_MMR not in metric.name)
+    passport = replace(bundle.passport, metrics=lasting)
     last_shown = moment(int(parts.test.show_times[-1]))
-    named = Bundle.make(passport.named(last_shown, bundle.forest), bundle.forest, bundle.canned.matrix)
-    named.verify()
-    return named, own + _test_metrics(parts.test, beside, settings)
+    return Bundle.make(passport.named(last_shown, bundle.forest), bundle.forest, bundle.canned.matrix), metrics
 
 
-def _test_metrics(test: TrainingData, rankers: dict[str, SlateFigures], settings: TrainerSettings) -> tuple[Metric, ...]:
-    against = [("model", other) for other in ("champion", PRIOR_SCORE) if "model" in rankers and other in rankers]
-    return measure("test", test, rankers, differences=against, samples=settings.bootstrap_samples, seed=settings.seed)
+def _curves(bundle: Bundle, fitted: Fitted) -> dict[str, Any]:
+    """What the plots of the training itself are made of."""
+    names = bundle.passport.feature_names
+    gained = top_features(names, fitted.gains, len(names))
+    return {
+        "learning": {"validation_ndcg_at_10": list(fitted.learning_curve), "rounds_kept": fitted.rounds_added},
+        "importance": [{"feature": one.feature, "gain_share": one.gain_share} for one in gained],
+    }
 
 
 async def _published(
-    registry: ModelRegistry, bundle: Bundle, metrics: tuple[Metric, ...], champion: _Champion | None, clock: Callable[[], datetime]
+    registry: ModelRegistry,
+    bundle: Bundle,
+    metrics: tuple[Metric, ...],
+    unfit: Sequence[str],
+    champion: _Champion | None,
+    clock: Callable[[], datetime],
 ) -> _Outcome:
     """Publishes the model, and promotes it if the gate passes it."""
     serving = None if champion is None else champion.version
     if serving == bundle.model_version:
         decision = "the same data and settings gave the champion itself again: nothing changes"
         return _Outcome(decision=decision, metrics=metrics, bundle=bundle)
-    verdict = judge(metrics)
+    verdict = judge(metrics, unfit)
     outcome = _Outcome(decision=verdict.reason, metrics=metrics, bundle=bundle)
     if not verdict.passed:
         record = await registry.publish(bundle, clock(), status="refused", reason=verdict.reason, metrics=metrics)
@@ -367,5 +391,7 @@ def _report(
         notes=tuple(notes),
         rounds_added=None if outcome.fitted is None else outcome.fitted.rounds_added,
         rounds_removed=None if outcome.fitted is None else outcome.fitted.rounds_removed,
+        segments=outcome.segments,
+        curves=outcome.curves,
         seconds=(options.clock() - (run.begin_time or run.create_time)).total_seconds(),
     )

@@ -6,8 +6,9 @@ import asyncio
 import json
 from datetime import datetime, timedelta
 
+import numpy as np
 import pytest
-from learnable import NOW, History, Silent
+from learnable import NAMES, NOW, History, Silent
 
 from ranker.models.registry import ModelRegistry
 from ranker.models.runs import Mode, TrainingRuns
@@ -22,9 +23,15 @@ QUICK = TrainerSettings(num_boost_round=40, early_stopping_rounds=10, num_leaves
 
 
 async def run(
-    mongo: Mongo, *, mode: Mode = "full", settings: TrainerSettings = QUICK, run_id: str = "run-1", now: datetime = NOW
+    mongo: Mongo,
+    *,
+    mode: Mode = "full",
+    settings: TrainerSettings = QUICK,
+    run_id: str = "run-1",
+    now: datetime = NOW,
+    detailed: bool = False,
 ) -> TrainingReport:
-    return await train(mongo, TrainingOptions(settings=settings, run_id=run_id, clock=lambda: now, mode=mode), Silent())
+    return await train(mongo, TrainingOptions(settings=settings, run_id=run_id, clock=lambda: now, mode=mode, detailed=detailed), Silent())
 
 
 def value(report: TrainingReport, name: str) -> float:
@@ -96,6 +103,49 @@ async def test_a_worse_model_is_refused_and_the_champion_stays(mongo: Mongo) -> 
     assert worse.metric("test.model_minus_champion.ndcg_at_10") is not None
     with pytest.raises(FailedPrecondition, match="was refused"):
         await registry.promote(worse.model_version, NOW)
+
+
+async def test_a_feature_that_stopped_varying_is_refused_by_name(mongo: Mongo) -> None:
+    await History(slates=300).write(mongo)
+    good = await run(mongo)
+    assert good.promoted, good.decision
+    # From now on the costs are gone: every later slate has the same.
+    slates = mongo.collection("slates")
+    width = len(NAMES)
+    for slate in await slates.find({}, {"features": 1}, limit=1000):
+        values = np.frombuffer(slate["features"]).reshape(-1, width).copy()
+        values[:, NAMES.index("item_cost")] = 1.0
+        await slates.update_one({"_id": slate["_id"]}, {"$set": {"features": values.tobytes()}})
+    worse = await run(mongo, run_id="run-2")
+    assert not worse.promoted
+    assert "no longer do: item_cost;" in worse.decision
+    registry = ModelRegistry(mongo)
+    assert await registry.champion() == good.model_version
+    assert (await registry.get(worse.model_version)).status == "refused"
+    expected = QUICK.model_copy(update={"may_become_constant": ("item_cost",), "seed": 2})
+    assert "item_cost" not in (await run(mongo, run_id="run-3", settings=expected)).decision
+
+
+async def test_a_detailed_report_has_parts_and_curves(mongo: Mongo) -> None:
+    await History(slates=300).write(mongo)
+    report = await run(mongo, detailed=True)
+    for figure in ("ndcg_at_5", "ndcg_at_10", "map", "mrr"):
+        for ranker in ("model", "as_shown", "prior_score", "random", "popularity", "model_after_mmr", "model_after_mmr_minus_model"):
+            assert report.metric(f"test.{ranker}.{figure}") is not None, (ranker, figure)
+    assert {(one.dimension, one.value) for one in report.segments} >= {("item_type", "post"), ("surface", "home"), ("user", "known")}
+    curve = report.curves["learning"]["validation_ndcg_at_10"]
+    assert curve.index(max(curve)) + 1 == report.curves["learning"]["rounds_kept"] == report.tree_count
+    calibration = report.curves["calibration"]
+    assert sum(one["impressions"] for one in calibration) == report.slices[-1].row_count
+    assert [one["score"] for one in calibration] == sorted(one["score"] for one in calibration)
+    assert calibration[-1]["label"] > calibration[0]["label"]
+    trade_off = report.curves["trade_off"]
+    # λ = 1 is the model's own order, with equal scores in the order of the ids instead of in any.
+    assert trade_off[-1]["ndcg_at_10"] == pytest.approx(value(report, "test.model.ndcg_at_10"), abs=0.05)
+    assert trade_off[0]["diversity"] >= trade_off[-1]["diversity"]
+    assert json.loads(json.dumps(report.to_json()))["segments"][0]["metrics"]
+    plain = await run(mongo, run_id="run-2", mode="evaluate-only")
+    assert (plain.segments, dict(plain.curves)) == ((), {})
 
 
 async def test_too_few_interactions_say_how_many_are_missing(mongo: Mongo) -> None:

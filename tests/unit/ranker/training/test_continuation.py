@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ranker.models.bundle import Bundle
 from ranker.models.passport import Slice
 from ranker.training.continuation import Continuation, split_new
-from ranker.training.data import TrainingData
+from ranker.training.data import Codebook, TrainingData
 from ranker.training.failures import CannotTrain
 from ranker.training.split import split
 
@@ -27,6 +27,10 @@ def data(slates: int) -> TrainingData:
         matrix=np.zeros((2 * slates, 1)),
         labels=np.tile([0.0, 1.0], slates),
         positions=np.tile(np.array([1, 2], dtype=np.int32), slates),
+        items=np.zeros(2 * slates, dtype=np.int32),
+        item_types=np.zeros(2 * slates, dtype=np.int32),
+        surfaces=np.zeros(slates, dtype=np.int32),
+        codebook=Codebook(items=("i",), item_types=("post",), surfaces=("home",)),
         offsets=np.arange(0, 2 * slates + 1, 2),
         show_times=1000 * np.arange(slates),
         users=np.arange(slates),

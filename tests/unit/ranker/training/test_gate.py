@@ -77,3 +77,18 @@ def test_the_order_as_shown_does_not_decide() -> None:
 def test_an_unmeasured_model_is_a_fault_of_the_caller() -> None:
     with pytest.raises(ValueError, match="not measured"):
         judge(metrics(random=0.4))
+
+
+def test_popularity_must_be_beaten() -> None:
+    assert not judge(metrics(model=0.5, random=0.4, popularity=0.5)).passed
+    assert "it is not better than popularity" in judge(metrics(model=0.5, random=0.4, popularity=0.5)).reason
+    assert judge(metrics(model=0.51, random=0.4, popularity=0.5)).passed
+
+
+def test_what_is_unfit_is_refused_however_good_it_is() -> None:
+    verdict = judge(metrics(model=0.9, random=0.4), ["its bundle has 9 bytes"])
+    assert not verdict.passed
+    assert verdict.reason == "refused, its bundle has 9 bytes"
+    both = judge(metrics(model=0.3, random=0.4), ["its bundle has 9 bytes"])
+    assert "not better than chance" in both.reason
+    assert "its bundle has 9 bytes" in both.reason

@@ -41,8 +41,8 @@ TRAIN, VALIDATION, TEST = columns(150, seed=1), columns(40, seed=2), columns(40,
 
 def test_it_finds_the_feature_that_matters() -> None:
     fitted = fit(TRAIN, VALIDATION, QUICK)
-    ndcg = figures(TEST, scores(fitted.forest, TEST, NAMES, num_threads=1))[10].mean()
-    assert ndcg > figures(TEST, TEST.matrix[:, 1])[10].mean() + 0.1
+    ndcg = figures(TEST, scores(fitted.forest, TEST, NAMES, num_threads=1))["ndcg_at_10"].mean()
+    assert ndcg > figures(TEST, TEST.matrix[:, 1])["ndcg_at_10"].mean() + 0.1
     assert fitted.gains[0] > 5 * fitted.gains[1]
     assert b"feature_names=good noise" in fitted.forest
 

@@ -10,6 +10,7 @@ import pytest
 
 from ranker.training.baselines import as_shown, at_random, prior_score
 from ranker.training.data import Codebook, TrainingData
+from ranker.training.evaluation import FIGURES
 from ranker.training.failures import CannotTrain
 from ranker.training.measurement import measure, sample_slates
 from ranker.training.sampling import thinned
@@ -124,7 +125,7 @@ def test_a_sample_has_whole_slates_over_all_of_the_time() -> None:
 def test_the_order_shown_is_the_positions() -> None:
     data = columns(5)
     best_first = TrainingData(**{name: getattr(data, name) for name in TrainingData.__slots__} | {"labels": -data.positions / 10 + 1.0})
-    assert as_shown(best_first)[10] == pytest.approx(np.ones(5))
+    assert as_shown(best_first)["ndcg_at_10"] == pytest.approx(np.ones(5))
 
 
 def test_without_a_prior_there_is_no_such_baseline() -> None:
@@ -139,14 +140,14 @@ def test_random_orders_come_near_the_expectation_over_all_orders() -> None:
     data = columns(200)
     flat = TrainingData(**{name: getattr(data, name) for name in TrainingData.__slots__} | {"positions": np.ones_like(data.positions)})
     # Equal positions share their places: that is the expectation over all orders, exactly.
-    assert at_random(data, seed=1)[10].mean() == pytest.approx(as_shown(flat)[10].mean(), abs=0.01)
-    np.testing.assert_array_equal(at_random(data, seed=1)[5], at_random(data, seed=1)[5])
+    assert at_random(data, seed=1)["ndcg_at_10"].mean() == pytest.approx(as_shown(flat)["ndcg_at_10"].mean(), abs=0.01)
+    np.testing.assert_array_equal(at_random(data, seed=1)["ndcg_at_5"], at_random(data, seed=1)["ndcg_at_5"])
 
 
 def test_a_difference_is_the_mean_of_the_users_differences() -> None:
     data = columns(40)
     rankers = {"model": as_shown(data), "champion": at_random(data, seed=1)}
-    by_name = {one.name: one for one in measure("test", data, rankers, differences=[("model", "champion")], samples=100, seed=1)}
+    by_name = {one.name: one for one in measure("test", data.users, rankers, differences=[("model", "champion")], samples=100, seed=1)}
     expected = by_name["test.model.ndcg_at_5"].value - by_name["test.champion.ndcg_at_5"].value
     assert by_name["test.model_minus_champion.ndcg_at_5"].value == pytest.approx(expected)
-    assert set(by_name) == {f"test.{ranker}.ndcg_at_{k}" for ranker in ("model", "champion", "model_minus_champion") for k in (5, 10)}
+    assert set(by_name) == {f"test.{ranker}.{figure}" for ranker in ("model", "champion", "model_minus_champion") for figure in FIGURES}
