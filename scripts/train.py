@@ -27,7 +27,6 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ranker.models.runs import Mode
-from ranker.settings import schema_of
 from ranker.training.report import TrainingReport
 from ranker.training.settings import TrainerSettings
 from ranker.training.trainer import TrainingOptions
@@ -39,6 +38,7 @@ from runtime.process import stop_on_signals
 from runtime.schema import migrate
 from scripts.configuration import Configuration
 from scripts.running import load_with_database
+from scripts.serving import serving_of
 from scripts.steps import steps
 from scripts.training_follower import follow as following
 from scripts.training_tables import print_report
@@ -176,9 +176,7 @@ async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mo
             run_id=f"run-{secrets.token_hex(8)}",
             clock=lambda: datetime.now(UTC),
             mode=mode,
-            schema=schema_of(configuration.features),
-            mmr_lambda=configuration.ranker.mmr_lambda,
-            model_budget_seconds=configuration.ranker.model_budget_seconds,
+            serving=serving_of(configuration),
             detailed=detailed,
         )
         with steps(Console(stderr=True)) as progress:

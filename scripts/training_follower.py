@@ -17,6 +17,7 @@ from runtime.errors import RankloopError, Unavailable
 from runtime.logs import get_logger
 from runtime.process import ground
 from scripts.configuration import Configuration, masked_uri
+from scripts.serving import serving_of
 from scripts.steps import steps
 
 log = get_logger("trainer")
@@ -48,6 +49,7 @@ async def follow(
                 on.mongo,
                 settings,
                 mode=mode,
+                serving=serving_of(configuration),
                 new_id=lambda: f"run-{secrets.token_hex(8)}",
                 clock=lambda: datetime.now(UTC),
                 progress=lambda: steps(console),

@@ -20,7 +20,7 @@ from ranker.training.dataset import Progress
 from ranker.training.report import TrainingReport
 from ranker.training.schedule import Schedule
 from ranker.training.settings import TrainerSettings
-from ranker.training.trainer import TrainingOptions, train
+from ranker.training.trainer import Serving, TrainingOptions, train
 from ranker.training.turn import AlreadyTraining
 from runtime.errors import RankloopError, StorageError
 from runtime.logs import get_logger
@@ -44,13 +44,14 @@ class TrainingFollower:
         clock: Callable[[], datetime],
         progress: Callable[[], AbstractContextManager[Progress]],
         told: Told,
+        serving: Serving | None = None,
     ) -> None:
         """`told` hears what every training came to.
 
         Raises:
             BadSchedule: `follow_schedule` is no cron line.
         """
-        self._mongo, self._settings, self._mode = mongo, settings, mode
+        self._mongo, self._settings, self._mode, self._serving = mongo, settings, mode, serving or Serving()
         self._runs, self._registry = TrainingRuns(mongo), ModelRegistry(mongo)
         self._new_id, self._clock, self._progress, self._told = new_id, clock, progress, told
         self._schedule = Schedule(settings.follow_schedule, clock()) if settings.follow_schedule else None
@@ -135,7 +136,9 @@ class TrainingFollower:
             return await self._once(trigger, "full")
 
     async def _once(self, trigger: Trigger, mode: Mode) -> TrainingReport:
-        options = TrainingOptions(settings=self._settings, run_id=self._new_id(), clock=self._clock, mode=mode, trigger=trigger)
+        options = TrainingOptions(
+            settings=self._settings, run_id=self._new_id(), clock=self._clock, mode=mode, trigger=trigger, serving=self._serving
+        )
         with self._progress() as progress:
             return await train(self._mongo, options, progress)
 

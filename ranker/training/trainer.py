@@ -47,6 +47,18 @@ TRAIN_SAMPLE_SLATES = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What the deployment's rankers do, as far as a training has to know."""
+
+    schema: FeatureSchema | None = None
+    """Its features, for slates recorded without; None: those are left out."""
+    mmr_lambda: float = 0.7
+    """The λ that serves where a request does not say, for what diversity costs."""
+    model_budget_seconds: float = 0.05
+    """The longest that rankers let a model take for a hundred candidates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
     """What to run."""
 
@@ -57,12 +69,7 @@ class TrainingOptions:
     """The present moment, in UTC."""
     mode: Mode = "full"
     trigger: Trigger = "command"
-    schema: FeatureSchema | None = None
-    """The deployment's features, for slates recorded without; None: those are left out."""
-    mmr_lambda: float = 0.7
-    """The λ that serves where a request does not say, for what diversity costs."""
-    model_budget_seconds: float = 0.05
-    """The longest that rankers let a model take for a hundred candidates."""
+    serving: Serving = Serving()
     detailed: bool = False
     """Whether the report shall have segments and curves."""
 
@@ -160,7 +167,7 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
         end,
         progress,
         untouched=settings.untouched,
-        schema=options.schema if settings.replay else None,
+        schema=options.serving.schema if settings.replay else None,
         max_slates_per_user=settings.max_slates_per_user,
     )
     suitability.require_variety(data, counts)
@@ -193,7 +200,7 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
             bundle = await asyncio.to_thread(_bundled, fitted, parts, base, settings)
             bundle, metrics = await asyncio.to_thread(_measured, bundle, assessment, shown, options)
             limits = Limits(
-                score_seconds=options.model_budget_seconds,
+                score_seconds=options.serving.model_budget_seconds,
                 byte_count=settings.max_model_bytes,
                 may_become_constant=settings.may_become_constant,
             )
@@ -318,7 +325,7 @@ def _measured(bundle: Bundle, assessment: Assessment, shown: Shown, options: Tra
     parts = assessment.parts
     learned = (("train", sample_slates(parts.train, TRAIN_SAMPLE_SLATES)), ("validation", parts.validation))
     own = tuple(metric for name, data in learned for metric in assessment.learned(name, data, bundle))
-    assessment.model(bundle, shown, balance=options.mmr_lambda)
+    assessment.model(bundle, shown, balance=options.serving.mmr_lambda)
     metrics = own + assessment.metrics()
     lasting = tuple(metric for metric in metrics if CHAMPION not in metric.name and AFTER_MMR not in metric.name)
     passport = replace(bundle.passport, metrics=lasting)
