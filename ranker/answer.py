@@ -56,7 +56,7 @@ def _items(slate: Slate) -> list[ranking_pb2.RankedItem]:
     for item, contributions in zip(items, slate.contributions, strict=False):
         for one in contributions:
             value = None if math.isnan(one.value) else one.value
-            item.contributions.add(feature=one.feature, value=value, contribution=one.contribution, meaning=one.meaning)
+            item.contributions.add(feature=one.feature, value=value, contribution=one.contribution, meaning=one.meaning, words=one.words)
     return items
 
 

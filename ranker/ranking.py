@@ -22,8 +22,8 @@ from ranker.prior import order_of
 from ranker.rules.offered import OfferedCandidates
 from ranker.rules.rule import NO_RULES, Rules
 from ranker.rules.ruling import Effect
+from ranker.scoring.explanation import FeatureContribution
 from ranker.scoring.relevance import best_first, relevance
-from ranker.scoring.scorer import FeatureContribution
 from ranker.state.items import ItemState
 
 LAMBDARANK: Final = "lambdarank"
@@ -40,8 +40,8 @@ class Scorer(Protocol):
     def score(self, matrix: Floats) -> Floats:
         """(n,) float64, finite, from (n, n_features) float64 with the schema's columns."""
 
-    def explain(self, matrix: Floats, *, limit: int) -> list[list[FeatureContribution]]:
-        """The largest contributions to each row's score."""
+    def explain(self, matrix: Floats, *, beside: Floats, limit: int) -> list[list[FeatureContribution]]:
+        """What each row's score is made of; `beside` are the rows of all candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +65,6 @@ class Wish:
 
     rules: Rules = NO_RULES
     """What holds whatever a model says."""
-
-    explain_limit: int = 0
-    """Contributions wanted per item; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +104,11 @@ class Slate:
     diversity_score: float | None
     """1 − mean pairwise similarity; None for fewer than two items."""
 
-    contributions: Sequence[Sequence[FeatureContribution]]
-    """Per item, largest first; empty if they were not wanted or no model ranked."""
+    beside: Floats
+    """(n, n_features) float64: the feature values of all candidates."""
+
+    contributions: Sequence[Sequence[FeatureContribution]] = ()
+    """Of the first items, adding up to their scores; empty if they were not wanted or no model ranked."""
 
     effects: Sequence[Effect] = ()
     """What rules did."""
@@ -196,8 +196,6 @@ def rank(
     diversity = diversity_score(similarities.among(arranged.places))
     stage("diversify")
     features = matrix[indexes]
-    contributions = scorer.explain(features, limit=wish.explain_limit) if scorer is not None and wish.explain_limit else ()
-    stage("explain")
     places = indexes.tolist()
     return Slate(
         indexes=indexes,
@@ -211,7 +209,7 @@ def rank(
         algorithm=algorithm,
         model_version=version,
         diversity_score=diversity,
-        contributions=contributions,
+        beside=matrix,
         effects=arranged.effects,
         exploration=wish.exploration,
         seed=wish.seed,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ranker import metrics
 from ranker.answer import encode
@@ -12,7 +14,7 @@ from ranker.features.decoding import decode, seconds_of
 from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
 from ranker.parameters import resolve
-from ranker.ranking import Slate, Wish, rank
+from ranker.ranking import Scorer, Slate, Wish, rank
 from ranker.settings import RankerSettings
 from ranker.state.items import ItemState
 from ranker.state.users import UserHistories
@@ -40,6 +42,7 @@ class Worker:
         self._users = users
         self._models = models
         self._clock = clock
+        self._explaining = asyncio.Lock()
 
     async def rank(self, asked: worker_pb2.RankRequest) -> worker_pb2.RankResponse:
         """The slate, with the feature values it was ranked by.
@@ -71,6 +74,8 @@ class Worker:
             wish=self._wish(asked),
             clock=self._clock,
         )
+        if request.explain and scorer is not None:
+            slate = await self._explained(slate, scorer)
         marks.append(self._clock())
         answer = encode(slate, candidate_ids=columns.item_ids, ranking_id=asked.ranking_id, schema_hash=self._schema.hash)
         marks.append(self._clock())
@@ -87,6 +92,19 @@ class Worker:
             refusal=self._models.refusal,
         )
 
+    async def _explained(self, slate: Slate, scorer: Scorer) -> Slate:
+        """The slate with what the scores of its first items are made of.
+
+        That takes some ten milliseconds per item, so it is done on a thread, one slate at a time, and other requests go on.
+        """
+        began, count = self._clock(), self._settings.explained_items
+        async with self._explaining:
+            contributions = await asyncio.to_thread(
+                scorer.explain, slate.features[:count], beside=slate.beside, limit=self._settings.explained_features
+            )
+        slate.stage_seconds["explain"] = self._clock() - began
+        return replace(slate, contributions=contributions)
+
     def _wish(self, asked: worker_pb2.RankRequest) -> Wish:
         request, settings = asked.request, self._settings
         parameters = resolve(request, asked.parameters, balance=settings.mmr_lambda, diversifier=settings.diversifier)
@@ -97,7 +115,6 @@ class Worker:
             exploration=parameters.exploration,
             seed=seed_of(asked.ranking_id) if parameters.exploration else 0,
             rules=parameters.rules,
-            explain_limit=settings.explained_features if request.explain else 0,
         )
 
     def _observe(self, slate: Slate, marks: list[float], *, candidates: int, unknown_names: int) -> None:

@@ -76,6 +76,7 @@ async def run(
             recorder,
             surfaces=Surfaces(server.surfaces),
             timeout_seconds=server.rank_timeout_seconds,
+            explain_timeout_seconds=server.explain_timeout_seconds,
             repeat_capacity=server.repeat_capacity,
             new_id=_new_id,
             clock=utc_now,

@@ -50,6 +50,7 @@ class Ranking:
         *,
         surfaces: Surfaces,
         timeout_seconds: float,
+        explain_timeout_seconds: float,
         repeat_capacity: int,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
@@ -59,6 +60,7 @@ class Ranking:
         self._recorder = recorder
         self._surfaces = surfaces
         self._timeout_seconds = timeout_seconds
+        self._explain_timeout_seconds = explain_timeout_seconds
         self._repeat_capacity = repeat_capacity
         self._new_id = new_id
         self._clock = clock
@@ -72,7 +74,9 @@ class Ranking:
             InvalidInput: the request is wrong.
             NotFound: the model it names is not there.
         """
-        limit = self._timeout_seconds if remaining_seconds is None else min(self._timeout_seconds, remaining_seconds * SHARE_OF_TIME)
+        limit = self._explain_timeout_seconds if request.explain else self._timeout_seconds
+        if remaining_seconds is not None:
+            limit = min(limit, remaining_seconds * SHARE_OF_TIME)
         if not request.request_id:
             return await self._rank_anew(request, self._new_id(), limit)
         ranking_id = repeated_id(request.user_id, request.request_id)

@@ -30,6 +30,9 @@ class ServerSettings(RpcSettings):
     rank_timeout_seconds: float = Field(0.5, gt=0, le=60)
     """Longest wait for a ranking worker; after it, or after two thirds of the caller's time, candidates go back by `prior_score`."""
 
+    explain_timeout_seconds: float = Field(5.0, gt=0, le=60)
+    """The same for requests that want an explanation, which takes longer."""
+
     ranker_rest_seconds: float = Field(0.5, ge=0, le=60)
     """How long a worker that left several calls in a row unanswered is left alone."""
 

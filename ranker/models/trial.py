@@ -56,7 +56,7 @@ def prepare(
     for matrix in (rows, np.full_like(rows, np.nan), np.zeros_like(rows)):
         if not np.isfinite(scorer.score(matrix)).all():
             raise BadBundle("the forest gives scores that are not finite", reason="NOT_FINITE")
-    scorer.explain(rows[:1])
+    scorer.explain(rows[:1], beside=rows)
     seconds = scoring_seconds(scorer.score, rows, enough_seconds=budget_seconds, clock=clock)
     if seconds > budget_seconds:
         raise TooSlow(

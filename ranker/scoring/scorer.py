@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from ranker.features.columns import Floats
 from ranker.features.schema import FeatureSchema
 from ranker.scoring.engine import ChosenEngine, choose_engine
+from ranker.scoring.explanation import FeatureContribution, explanation
 
 
 class UnknownFeatures(ValueError):
@@ -21,20 +21,6 @@ class UnknownFeatures(ValueError):
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         super().__init__(f"the model reads features that this ranker does not have: {shown}")
         self.names = tuple(names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureContribution:
-    """What a feature did to one score."""
-
-    feature: str
-    """Its name."""
-    value: float
-    """Its value; NaN: missing."""
-    contribution: float
-    """What it added to the score (SHAP value)."""
-    meaning: str
-    """What the feature means."""
 
 
 class ForestScorer:
@@ -77,25 +63,13 @@ class ForestScorer:
         added: Floats = np.asarray(self._booster.predict(self._read(matrix), pred_contrib=True, num_threads=1), dtype=np.float64)
         return added
 
-    def explain(self, matrix: Floats, *, limit: int = 5) -> list[list[FeatureContribution]]:
-        """The `limit` largest contributions of each row by size, largest first; none that added nothing."""
-        added = self.contributions(matrix)[:, :-1]
-        values = self._read(matrix)
-        order = np.argsort(-np.abs(added), axis=1, kind="stable")[:, :limit]
-        meaning = {feature.name: feature.meaning for feature in self._schema.features}
-        return [
-            [
-                FeatureContribution(
-                    feature=self._names[column],
-                    value=float(values[row, column]),
-                    contribution=float(added[row, column]),
-                    meaning=meaning[self._names[column]],
-                )
-                for column in columns
-                if added[row, column] != 0.0
-            ]
-            for row, columns in enumerate(order.tolist())
-        ]
+    def explain(self, matrix: Floats, *, beside: Floats, limit: int = 5) -> list[list[FeatureContribution]]:
+        """What the score of each row of (k, n_features) float64 is made of: it adds up. See `explanation`.
+
+        `beside` is (n, n_features) float64: all candidates of the request.
+        """
+        features = [self._schema.features[self._schema.index[name]] for name in self._names]
+        return explanation(self.contributions(matrix), self._read(matrix), self._read(beside), features, limit=limit)
 
     def _read(self, matrix: Floats) -> Floats:
         return matrix if self._columns is None else np.ascontiguousarray(matrix[:, self._columns])

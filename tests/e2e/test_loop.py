@@ -20,7 +20,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running, started_beside
+from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running
 
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.catalog_pb2 import Item
@@ -459,26 +459,20 @@ async def test_a_feature_matrix_says_what_the_maps_say(caller: Client, looped: S
     assert np.array_equal(columns[0], columns[1]), "and the ledger cannot tell them apart"
 
 
-async def test_contributions_add_up_and_mean_something(caller: Client, champion: Champion) -> None:
+async def test_contributions_add_up_to_the_score_and_are_told_in_words(caller: Client, champion: Champion) -> None:
     answer = await ranked_by_model(caller, champion.version, explain=True, top_k=5)
     assert all(not item.contributions for item in (await ranked_by_model(caller, champion.version)).items)
+    assert len({item.score for item in answer.items}) > 1
     for item in answer.items:
-        assert 1 <= len(item.contributions) <= 5
-        sizes = [abs(one.contribution) for one in item.contributions]
+        assert sum(one.contribution for one in item.contributions) == pytest.approx(item.score, abs=1e-9)
+        *listed, base = item.contributions
+        assert base.feature == "(base)"
+        named = [one for one in listed if one.feature != "(others)"]
+        assert 1 <= len(named) <= 5
+        sizes = [abs(one.contribution) for one in named]
         assert sizes == sorted(sizes, reverse=True)
-        assert all(one.feature and one.meaning for one in item.contributions)
         assert len({one.feature for one in item.contributions}) == len(item.contributions)
-
-
-async def test_all_contributions_sum_to_the_score_beside_a_constant(looped: Stack, champion: Champion, tmp_path: Path) -> None:
-    # A ranker of its own that returns all of them, and a server that asks it.
-    variables = {"RANKLOOP_MONGO_URI": looped.mongo_uri, "RANKLOOP_RANKER_EXPLAINED_FEATURES": "100"}
-    async with started_beside(tmp_path, variables) as client:
-        answer = await ranked_by_model(client, champion.version, explain=True)
-        # The constant is what the forest gives whom it knows nothing of: the same for all.
-        left = [item.score - sum(one.contribution for one in item.contributions) for item in answer.items]
-        assert left == pytest.approx([left[0]] * len(left), abs=1e-9)
-        assert len({item.score for item in answer.items}) > 1
+        assert all(one.meaning and one.words.endswith(f"({one.contribution:+.2f})") for one in item.contributions)
 
 
 async def test_a_version_can_be_asked_for_and_one_that_is_not_there_is_not_found(caller: Client, champion: Champion) -> None:

@@ -15,7 +15,7 @@ from ranker.features.extraction import extract
 from ranker.features.history import NO_HISTORY
 from ranker.features.schema import default_schema
 from ranker.ranking import Slate, Wish, rank
-from ranker.scoring.scorer import FeatureContribution
+from ranker.scoring.explanation import FeatureContribution
 from ranker.state.items import ItemState
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 
@@ -34,9 +34,9 @@ class ByColumn:
         scores: Floats = matrix[:, SCHEMA.index[self.feature]].copy()
         return scores
 
-    def explain(self, matrix: Floats, *, limit: int) -> list[list[FeatureContribution]]:
+    def explain(self, matrix: Floats, *, beside: Floats, limit: int) -> list[list[FeatureContribution]]:
         return [
-            [FeatureContribution(feature=self.feature, value=float(score), contribution=float(score), meaning="m")][:limit]
+            [FeatureContribution(feature=self.feature, value=float(score), contribution=float(score), meaning="m", words="w")][:limit]
             for score in self.score(matrix)
         ]
 
@@ -54,9 +54,7 @@ def candidates(*costs: float, priors: bool = True) -> list[Candidate]:
     ]
 
 
-def ranked(
-    offered: list[Candidate], scorer: ByColumn | None = None, *, count: int = 0, balance: float = 1.0, explain_limit: int = 0
-) -> Slate:
+def ranked(offered: list[Candidate], scorer: ByColumn | None = None, *, count: int = 0, balance: float = 1.0) -> Slate:
     items = ItemState(SCHEMA.names[SCHEMA.families["request"]], today=int(NOW // 86_400))
     columns = decode(RankRequest(candidates=offered), SCHEMA, NOW)
     return rank(
@@ -65,7 +63,7 @@ def ranked(
         items=items,
         history=NO_HISTORY,
         scorer=scorer,
-        wish=Wish(count=count, balance=balance, explain_limit=explain_limit),
+        wish=Wish(count=count, balance=balance),
         clock=lambda: 0.0,
     )
 
@@ -132,7 +130,8 @@ def test_the_features_of_the_slate_are_those_the_model_saw(scorer: ByColumn | No
 
 
 def test_the_answer_says_what_the_slate_is() -> None:
-    slate = ranked(candidates(3.0, 9.0), ByColumn("cost"), explain_limit=5)
+    slate = ranked(candidates(3.0, 9.0), ByColumn("cost"))
+    slate = replace(slate, contributions=ByColumn("cost").explain(slate.features, beside=slate.beside, limit=5))
     answer = encode(slate, candidate_ids=["i0", "i1"], ranking_id="r1", schema_hash=SCHEMA.hash)
     response, served = answer.response, answer.served
     assert response.ranking_id == "r1"
@@ -140,7 +139,8 @@ def test_the_answer_says_what_the_slate_is() -> None:
         ("i1", 1, 1.0, 9.0, 1.0),
         ("i0", 2, 0.0, 3.0, 1.0),
     ]
-    assert [(one.feature, one.value, one.contribution, one.meaning) for one in response.items[0].contributions] == [("cost", 9.0, 9.0, "m")]
+    told = response.items[0].contributions
+    assert [(one.feature, one.value, one.contribution, one.meaning, one.words) for one in told] == [("cost", 9.0, 9.0, "m", "w")]
     assert response.ml_ranking_applied
     assert response.HasField("diversity_score")
     assert (list(served.item_types), list(served.tiers), list(served.candidate_indexes)) == (["t1", "t0"], ["", "gold"], [1, 0])
@@ -150,7 +150,7 @@ def test_the_answer_says_what_the_slate_is() -> None:
 
 
 def test_a_missing_value_is_absent_in_the_explanation_and_so_is_the_diversity_of_one_item() -> None:
-    missing = FeatureContribution(feature="cost", value=float("nan"), contribution=1.0, meaning="m")
+    missing = FeatureContribution(feature="cost", value=float("nan"), contribution=1.0, meaning="m", words="w")
     slate = replace(ranked([Candidate(item_id="a")], ByColumn("list_size")), contributions=[[missing]])
     response = encode(slate, candidate_ids=["a"], ranking_id="r", schema_hash="").response
     assert not response.items[0].contributions[0].HasField("value")

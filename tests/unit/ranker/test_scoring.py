@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranker.features.schema import default_schema
+from ranker.scoring.explanation import BASE, OTHERS
 from ranker.scoring.relevance import best_first, relevance
 from ranker.scoring.scorer import ForestScorer, UnknownFeatures
 
@@ -82,14 +83,19 @@ def test_contributions_sum_to_the_score() -> None:
     np.testing.assert_allclose(scorer.contributions(matrix).sum(axis=1), scorer.score(matrix), rtol=1e-9, atol=1e-12)
 
 
-def test_the_largest_contributions_come_first_with_value_and_meaning() -> None:
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_an_explanation_adds_up_to_the_score_and_names_the_largest_first(limit: int) -> None:
     scorer = ForestScorer(booster(len(SCHEMA)), SCHEMA.names, SCHEMA, version="v")
-    matrix = rows(5)
-    for row, explained in enumerate(scorer.explain(matrix, limit=3)):
-        added = scorer.contributions(matrix)[row, :-1]
-        assert [abs(one.contribution) for one in explained] == sorted(np.abs(added).tolist(), reverse=True)[: len(explained)]
-        assert 1 <= len(explained) <= 3
-        for one in explained:
+    matrix = rows(40)
+    chosen = matrix[:5]
+    for row, explained in enumerate(scorer.explain(chosen, beside=matrix, limit=limit)):
+        added = scorer.contributions(chosen)[row, :-1]
+        assert sum(one.contribution for one in explained) == pytest.approx(scorer.score(chosen)[row], rel=1e-9)
+        listed = [one for one in explained if one.feature not in (OTHERS, BASE)]
+        assert [abs(one.contribution) for one in listed] == sorted(np.abs(added[added != 0]).tolist(), reverse=True)[:limit]
+        assert [one.feature for one in explained[len(listed) :]] == [OTHERS, BASE][int(len(listed) == (added != 0).sum()) :]
+        for one in listed:
             column = SCHEMA.index[one.feature]
             assert one.meaning == SCHEMA.features[column].meaning
-            assert np.array_equal(one.value, matrix[row, column], equal_nan=True)
+            assert np.array_equal(one.value, chosen[row, column], equal_nan=True)
+            assert one.words.endswith(f"({one.contribution:+.2f})")
