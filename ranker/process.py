@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ranker import metrics as figures
+from ranker.admission import Admission
 from ranker.features import request
 from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
@@ -101,7 +102,12 @@ async def run(
             engine=ranker.scorer,
         )
         worker = Worker(ranker, schema, items, users, loader)
-        service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker))
+        service = Service.of(
+            worker_pb2,
+            worker_pb2_grpc,
+            "WorkerService",
+            WorkerServicer(worker, Admission(worker.busy, capacity=ranker.max_concurrent_calls)),
+        )
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
         await compile_scorer(ranker.scorer)
         await server.start()

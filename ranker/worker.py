@@ -20,6 +20,7 @@ from ranker.state.items import ItemState
 from ranker.state.users import UserHistories
 from ranker.validation import check
 from rankloop.worker.v1 import worker_pb2
+from runtime.admission import MeanSeconds
 
 
 class Worker:
@@ -43,6 +44,8 @@ class Worker:
         self._models = models
         self._clock = clock
         self._explaining = asyncio.Lock()
+        self.busy = MeanSeconds()
+        """How long a ranking keeps this process from doing anything else."""
 
     async def rank(self, asked: worker_pb2.RankRequest) -> worker_pb2.RankResponse:
         """The slate, with the feature values it was ranked by.
@@ -120,8 +123,10 @@ class Worker:
     def _observe(self, slate: Slate, marks: list[float], *, candidates: int, unknown_names: int) -> None:
         spans = dict(zip(("validate", "decode", "user", "rank", "encode"), map(float.__sub__, marks[1:], marks), strict=True))
         del spans["rank"]
-        for stage, seconds in (spans | slate.stage_seconds).items():
+        stages = spans | slate.stage_seconds
+        for stage, seconds in stages.items():
             _STAGES[stage].observe(seconds)
+        self.busy.observe(sum(stages.values()) - stages["user"] - stages.get("explain", 0.0))
         metrics.SLATES.labels(slate.algorithm).inc()
         metrics.CANDIDATES.inc(candidates)
         if unknown_names:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 LOOK_SECONDS = 0.03
@@ -23,9 +24,9 @@ class Child:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], *, output: Path, environment: Mapping[str, str] | None = None, keep_open: Sequence[int] = ()
+        cls, command: Sequence[str], *, output: Path | None, environment: Mapping[str, str] | None = None, keep_open: Sequence[int] = ()
     ) -> Child:
-        """Starts `command` with everything it says appended to `output`.
+        """Starts `command` with everything it says appended to `output`; None: it speaks where this process does.
 
         The kernel kills the child with SIGKILL when the *thread* that started it ends, so this is for the main thread only (on Linux;
         elsewhere the child is an ordinary one). It has a process group of its own: Ctrl-C in a terminal reaches the parent alone,
@@ -36,12 +37,12 @@ class Child:
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a child that ends with its parent is started from the main thread")
-        with open(output, "ab") as sink:
+        with nullcontext(None) if output is None else open(output, "ab") as sink:
             popen = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
-                stderr=subprocess.STDOUT,
+                stderr=None if sink is None else subprocess.STDOUT,
                 env=None if environment is None else dict(environment),
                 pass_fds=tuple(keep_open),
                 process_group=0,

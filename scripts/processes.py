@@ -12,7 +12,7 @@ import typer
 from runtime.errors import Misconfigured, Unavailable
 from runtime.rpc.server import RpcSettings
 from scripts.configuration import Configuration, load, masked_uri
-from server.settings import ServiceName
+from server.settings import ServiceName, worker_addresses
 
 Settings = TypeVar("Settings", bound=RpcSettings)
 
@@ -27,7 +27,7 @@ def server(
     host: Host = None,
     port: Port = None,
     metrics_port: MetricsPort = None,
-    ranker: Annotated[list[str] | None, typer.Option(help="A ranking worker's host:port; may be given several times.")] = None,
+    ranker: Annotated[list[str] | None, typer.Option(help="A ranking worker's host:port, or host:first-last; several times.")] = None,
     services: Annotated[str, typer.Option(help="What to answer, as in ranking,catalog,stats,models; otherwise as configured (all).")] = "",
     ready_file: Ready = None,
     config: Config = None,
@@ -49,7 +49,7 @@ def server(
     configuration = load(config)
     settings = _placed(configuration.server, host, port, metrics_port)
     if ranker:
-        settings = settings.model_copy(update={"rankers": tuple(_address(one) for one in ranker)})
+        settings = settings.model_copy(update={"rankers": tuple(address for text in ranker for address in _addresses(text))})
     if services:
         settings = settings.model_copy(update={"services": _services(services)})
     _run(
@@ -71,20 +71,31 @@ def ranker(
     host: Host = None,
     port: Port = None,
     metrics_port: MetricsPort = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes to run, each with ports of its own.")] = 1,
     ready_file: Ready = None,
     config: Config = None,
 ) -> None:
     """Runs a ranking worker, until SIGTERM. It answers servers, not callers.
+
+    With --workers it runs several processes: one that ends is started again, and SIGTERM drains them all. From --port on each takes
+    the next port, and the same with --metrics-port; the ready file lists them. One for each core is a good beginning.
 
     Examples:
 
         RANKLOOP_MONGO_URI=mongodb://127.0.0.1:27017/?replicaSet=rs0 rankloop ranker --port 50052
 
         rankloop ranker --port 0 --ready-file ranker.json
+
+        rankloop ranker --workers 4 --port 50052     (and `rankloop server --ranker 127.0.0.1:50052-50055`)
     """
+    configuration = load(config)
+    if workers > 1:
+        from scripts.ranker_workers import run_workers
+
+        run_workers(workers, _placed(configuration.ranker, host, port, metrics_port), configuration.log, config, ready_file)
+        return
     from ranker.process import run
 
-    configuration = load(config)
     _run(
         configuration,
         run(
@@ -147,11 +158,11 @@ def _placed(settings: Settings, host: str | None, port: int | None, metrics_port
     return settings.model_copy(update={name: value for name, value in said.items() if value is not None})
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
-        raise Misconfigured(f"--ranker {text}: expected host:port, as in 127.0.0.1:50052")
-    return text
+def _addresses(text: str) -> tuple[str, ...]:
+    try:
+        return worker_addresses(text)
+    except ValueError as error:
+        raise Misconfigured(f"--ranker {error}") from None
 
 
 def _services(listed: str) -> tuple[ServiceName, ...]:

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ class Pause:
 class Worker:
     """One of the stack's processes. It takes the ports that it first got again whenever it is started again."""
 
-    def __init__(self, name: str, kind: str, arguments: Sequence[str], folder: Path, *, grace_seconds: float) -> None:
-        """`kind` is the command it runs; `folder` holds its log and its ready file."""
+    def __init__(self, name: str, kind: str, arguments: Sequence[str], folder: Path, *, grace_seconds: float, own_log: bool = True) -> None:
+        """`kind` is the command it runs; `folder` holds its ready file and, unless it speaks where this process does, its log."""
         self.name = name
-        self.log = folder / "logs" / f"{name}.log"
+        self.log = folder / "logs" / f"{name}.log" if own_log else None
         self._kind = kind
         self._arguments = list(arguments)
         self._ready_file = folder / "run" / f"{name}.json"
@@ -83,10 +83,13 @@ class Worker:
             Misconfigured: it ended instead, with what it said last, or did not answer in time.
         """
         for path in (self.log, self._ready_file):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
-        bound_log(self.log)
-        said_before = self.log.stat().st_size if self.log.exists() else 0
+        said_before = 0
+        if self.log is not None:
+            bound_log(self.log)
+            said_before = self.log.stat().st_size if self.log.exists() else 0
         arguments = [self._kind, *self._arguments, "--ready-file", str(self._ready_file)]
         if self._ready:
             arguments += ["--metrics-port", port_of(self.metrics)]
@@ -97,10 +100,11 @@ class Worker:
             async with asyncio.timeout(READY_SECONDS):
                 while not self._ready_file.exists():
                     if self._child.exit_code is not None:
-                        raise Misconfigured(f"the {self.name} did not start: {last_words(self.log, said_before)}")
+                        why = "it said why above" if self.log is None else last_words(self.log, said_before)
+                        raise Misconfigured(f"the {self.name} did not start: {why}")
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
-            raise Misconfigured(f"the {self.name} did not answer within {READY_SECONDS:g} s; its log is {self.log}") from None
+            raise Misconfigured(f"the {self.name} did not answer within {READY_SECONDS:g} s{self._where('; its log is {}')}") from None
         self._ready = json.loads(self._ready_file.read_text())
 
     async def keep(self, environment: Mapping[str, str], changed: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -110,7 +114,7 @@ class Worker:
             assert self._child is not None
             code = await self._child.wait()
             seconds = pause.ended()
-            say(f"the {self.name} ended {ending(code)}; starting it again in {seconds:g} s (log: {self.log})")
+            say(f"the {self.name} ended {ending(code)}; starting it again in {seconds:g} s{self._where(' (log: {})')}")
             await asyncio.sleep(seconds)
             pause.started()
             try:
@@ -127,9 +131,25 @@ class Worker:
         await self._stop_child()
         self._ready_file.unlink(missing_ok=True)
 
+    def _where(self, words: str) -> str:
+        return "" if self.log is None else words.format(self.log)
+
     async def _stop_child(self) -> None:
         if self._child is not None:
             await self._child.stop(grace_seconds=self._grace_seconds)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Does `work` until it is done or `stop` is set; raises what it raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def port_of(address: str) -> str:

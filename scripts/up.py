@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from runtime.schema import migrate
 from runtime.settings import LogSettings
 from scripts.configuration import Configuration, load, masked_uri
 from scripts.running import stack_file
-from scripts.supervision import Pause, Worker, bound_log, ending
+from scripts.supervision import Pause, Worker, bound_log, ending, unless
 
 LOG_LOOK_SECONDS = 60.0
 SPARE_SECONDS = 5.0
@@ -105,11 +105,11 @@ class Stack:
         stop = stop_on_signals()
         began = time.monotonic()
         try:
-            await _unless(stop, self._start())
+            await unless(stop, self._start())
             if not stop.is_set():
                 self._tell()
                 self._greet(time.monotonic() - began)
-                await _unless(stop, self._keep())
+                await unless(stop, self._keep())
         finally:
             await self._stop()
         _say("stopped")
@@ -178,7 +178,8 @@ class Stack:
         while True:
             await asyncio.sleep(LOG_LOOK_SECONDS)
             for log in (*(worker.log for worker in self._workers), self._mongo_log):
-                bound_log(log)
+                if log is not None:
+                    bound_log(log)
 
     async def _stop(self) -> None:
         if self._holder is None:
@@ -234,19 +235,6 @@ def _ports_of_its_own(settings: RankerSettings, number: int) -> list[str]:
     """Of several workers with a configured port, each takes the next one."""
     ports = {"--port": settings.port, "--metrics-port": settings.metrics_port}
     return [word for option, port in ports.items() if port and number for word in (option, str(port + number))]
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Does `work` until it is done or `stop` is set; raises what it raises."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def _say(text: str) -> None:

@@ -66,7 +66,12 @@ async def run(
         ground("server", mongo=mongo, log_settings=log_settings, metrics=metrics, metrics_port=server.metrics_port) as on,
         AsyncExitStack() as stack,
     ):
-        pool = RankerPool(server.rankers, rest_seconds=server.ranker_rest_seconds)
+        pool = RankerPool(
+            server.rankers,
+            rest_seconds=server.ranker_rest_seconds,
+            in_flight_limit=server.ranker_in_flight,
+            queue_capacity=server.rank_queue_capacity,
+        )
         stack.push_async_callback(pool.close)
         recorder = SlateRecorder(open_ledger(on.mongo, collector), capacity=server.slate_capacity)
         tracking = open_tracking(on.mongo, collector, labels)
@@ -93,7 +98,7 @@ async def run(
         rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)
         await rpc.start()
         async with asyncio.TaskGroup() as work:
-            recording = work.create_task(recorder.run())
+            recording, keeping = work.create_task(recorder.run()), work.create_task(pool.run())
             await rpc.set_serving()
             on.tell_ready(ready_file, rpc.address)
             log.info("server ready", address=rpc.address)
@@ -103,6 +108,7 @@ async def run(
             if not await recorder.wait_idle(timeout_seconds=server.drain_seconds):
                 log.warning("stopped with slates that could not be recorded")
             recording.cancel()
+            keeping.cancel()
     log.info("server stopped")
 
 

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from runtime.rpc.server import RpcSettings
 from server.surfaces import SurfaceSettings
 
+MAX_PORT = 65535
+MAX_PORTS = 256
+"""In one range."""
+
 ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models"]
+
+
+def worker_addresses(text: str) -> tuple[str, ...]:
+    """The addresses in host:port or host:first-last.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, _, ports = text.strip().rpartition(":")
+    first, dash, last = ports.partition("-")
+    if host and first.isdecimal() and (last.isdecimal() if dash else not last):
+        numbers = range(int(first), int(last or first) + 1)
+        if numbers and numbers[0] > 0 and numbers[-1] <= MAX_PORT and len(numbers) <= MAX_PORTS:
+            return tuple(f"{host}:{number}" for number in numbers)
+    raise ValueError(f"{text!r} is no address: expected host:port, as in 127.0.0.1:50052, or host:first-last, as in 127.0.0.1:50052-50055")
 
 
 class ServerSettings(RpcSettings):
@@ -25,7 +44,7 @@ class ServerSettings(RpcSettings):
     """The public port; 0: any free one."""
 
     rankers: tuple[str, ...] = ()
-    """Addresses of ranking workers, host:port. Without any, every ranking is by `prior_score`."""
+    """Addresses of ranking workers, host:port or host:first-last. Without any, every ranking is by `prior_score`."""
 
     rank_timeout_seconds: float = Field(0.5, gt=0, le=60)
     """Longest wait for a ranking worker; after it, or after two thirds of the caller's time, candidates go back by `prior_score`."""
@@ -34,10 +53,21 @@ class ServerSettings(RpcSettings):
     """The same for requests that want an explanation, which takes longer."""
 
     ranker_rest_seconds: float = Field(0.5, ge=0, le=60)
-    """How long a worker that left several calls in a row unanswered is left alone."""
+    """How long a worker that failed several calls in a row is left alone; twice as long each time it does so again, eight times at most."""
+
+    ranker_in_flight: int = Field(32, ge=1, le=10_000)
+    """Rankings that one worker is given by this server at once; further ones go to others, or wait in line."""
+
+    rank_queue_capacity: int = Field(256, ge=0, le=100_000)
+    """Rankings that wait in line at most when all workers have enough to do; further ones go back by `prior_score` at once."""
 
     slate_capacity: int = Field(10_000, ge=1)
     """Slates waiting to be recorded at most; beyond it the oldest is dropped and counted."""
 
     repeat_capacity: int = Field(10_000, ge=0)
     """Answers kept in memory for repeated request ids; older ones are read from the ledger."""
+
+    @field_validator("rankers")
+    @classmethod
+    def _addresses(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(address for text in listed for address in worker_addresses(text)))

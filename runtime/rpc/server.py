@@ -17,6 +17,7 @@ from pydantic import Field
 from runtime.configuration import Section
 from runtime.errors import Misconfigured
 from runtime.rpc.bounded import Bounded
+from runtime.rpc.fenced import Fenced
 from runtime.rpc.layers import Layer, Layers, Method
 from runtime.rpc.logged import Logged
 from runtime.rpc.measured import Measured
@@ -47,7 +48,7 @@ class RpcSettings(Section):
     """The largest message taken, after decompression."""
 
     max_concurrent_calls: int = Field(512, ge=1, le=100_000)
-    """Calls under way at once; further ones get RESOURCE_EXHAUSTED."""
+    """Calls under way at once; further ones hear RESOURCE_EXHAUSTED, and when to come again."""
 
     longest_call_seconds: float = Field(30.0, gt=0, le=3600)
     """The longest that a call may take when its caller set no deadline."""
@@ -89,11 +90,13 @@ class RpcServer:
             Measured(methods),
             Logged(calls=log_calls),
             Translated(),
+            Fenced(most_calls=settings.max_concurrent_calls),
             Bounded(longest_seconds=settings.longest_call_seconds),
         ]
         self._server = grpc.aio.server(
             interceptors=(Layers(layers),),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            # Far behind the fence, which says more and lets probes in: for what does not reach it.
+            maximum_concurrent_rpcs=2 * settings.max_concurrent_calls + 64,
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

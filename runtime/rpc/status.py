@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import grpc
 from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from runtime import errors
@@ -81,6 +82,21 @@ def internal_details(reference: str) -> tuple[str, bytes]:
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}))
     return message, status.SerializeToString()
+
+
+def info_in(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    """What another process of ours said of a failure; None: it was not one of ours that said it, but gRPC or a stranger."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+                    return info
+    return None
 
 
 def violations_in(error: grpc.aio.AioRpcError) -> list[errors.Violation]:
