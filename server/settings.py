@@ -28,7 +28,7 @@ def worker_addresses(text: str) -> tuple[str, ...]:
         numbers = range(int(first), int(last or first) + 1)
         if numbers and numbers[0] > 0 and numbers[-1] <= MAX_PORT and len(numbers) <= MAX_PORTS:
             return tuple(f"{host}:{number}" for number in numbers)
-    raise ValueError(f"{text!r} is no address: expected host:port, as in 127.0.0.1:50052, or host:first-last, as in 127.0.0.1:50052-50055")
+    raise ValueError(f"{text.strip()}: expected host:port, as in 127.0.0.1:50052, or host:first-last, as in 127.0.0.1:50052-50055")
 
 
 class ServerSettings(RpcSettings):

@@ -702,7 +702,7 @@ class RankResponse(_message.Message):
     ml_ranking_applied: _builtins.bool
     """Whether a model ranked."""
     fallback_reason: _builtins.str
-    """Why no model ranked: NO_MODEL, RANKER_UNAVAILABLE, RANKER_TIMEOUT, RANKER_FAILED; empty: one did."""
+    """Why no model ranked: NO_MODEL, RANKER_UNAVAILABLE, RANKER_TIMEOUT, RANKER_OVERLOADED, RANKER_FAILED; empty: one did."""
     diversity_score: _builtins.float
     """1 − mean pairwise similarity of the returned items, 0 to 1; absent for fewer than two items."""
     experiment_id: _builtins.str

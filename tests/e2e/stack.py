@@ -62,7 +62,7 @@ def rankloop(
     )
 
 
-def _spawned(arguments: Sequence[str], output: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawned(arguments: Sequence[str], output: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A `rankloop` command that runs on, with all it says appended to a file."""
     with open(output, "ab") as sink:
         return subprocess.Popen(
@@ -90,7 +90,7 @@ class Stack:
         """Starts it and waits until all answer."""
         self.ready_file.unlink(missing_ok=True)
         line = ["up", "--data-dir", str(self.data_dir), "--port", "0", "--ready-file", str(self.ready_file), *self._arguments]
-        self._process = _spawned(line, self._output, environment(**self._variables))
+        self._process = spawned(line, self._output, environment(**self._variables))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.ready_file.exists():
             assert self._process.poll() is None, self.said
@@ -183,7 +183,7 @@ async def started_beside(folder: Path, variables: Mapping[str, str]) -> AsyncIte
     async def start(name: str, *arguments: str) -> str:
         ready_file, log = folder / f"{name}.json", folder / f"{name}.log"
         line = [name, "--port", "0", "--metrics-port", "0", "--ready-file", str(ready_file), *arguments]
-        processes.append(_spawned(line, log, environment(**variables)))
+        processes.append(spawned(line, log, environment(**variables)))
 
         async def is_ready() -> bool:
             assert processes[-1].poll() is None, log.read_text()

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from runtime.errors import InvalidInput, NotFound
 from runtime.rpc.bounded import Bounded
+from runtime.rpc.fenced import Fenced
 from runtime.rpc.layers import Layers, Method
 from runtime.rpc.logged import Logged
 from runtime.rpc.measured import Measured
@@ -28,6 +29,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
+        self.begun_count = 0
         self.cancelled = asyncio.Event()
 
     async def call(self, request: StringValue, context: Any) -> StringValue:
@@ -44,6 +46,7 @@ class Echo:
                 raise TimeoutError(SECRET)
             case "wait":
                 self.begun.set()
+                self.begun_count += 1
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -68,8 +71,8 @@ def echo() -> Echo:
 @pytest.fixture
 async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
     methods = [Method(SERVICE, "Call", "unary"), Method(SERVICE, "Stream", "server_stream")]
-    layers = Layers([Measured(methods), Logged(calls=True), Translated(), Bounded(longest_seconds=0.2)])
-    assert repr(layers) == "measured → logged → translated → bounded"
+    layers = Layers([Measured(methods), Logged(calls=True), Translated(), Fenced(most_calls=2), Bounded(longest_seconds=0.2)])
+    assert repr(layers) == "measured → logged → translated → fenced → bounded"
     server = grpc.aio.server(interceptors=(layers,), options=(("grpc.so_reuseport", 0),))
     decode, encode = StringValue.FromString, StringValue.SerializeToString
     handlers = {
@@ -184,3 +187,26 @@ async def test_a_stream_that_breaks_off_tells_as_little(channel: grpc.aio.Channe
     assert "hunter2" not in repr(error) + repr(error.trailing_metadata())
     raw: Any = channel.unary_stream(f"/{SERVICE}/Stream", None, StringValue.FromString)
     assert (await failure(raw(b"\xff\xff").read())).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def shed(reason: str) -> float:
+    labels = {"grpc_service": SERVICE, "grpc_method": "Call", "reason": reason}
+    return prometheus_client.REGISTRY.get_sample_value("rankloop_calls_shed_total", labels) or 0.0
+
+
+async def test_more_calls_than_there_is_room_for_hear_at_once_when_to_come_again(channel: grpc.aio.Channel, echo: Echo) -> None:
+    before = shed("full")
+    within = [asyncio.ensure_future(caller(channel)(StringValue(value="wait"))) for _ in range(2)]
+    async with asyncio.timeout(30):
+        while echo.begun_count < 2:
+            await asyncio.sleep(0.01)
+    error = await failure(caller(channel)(StringValue(value="x")))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    details = status_pb2.Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"]).details
+    retry = error_details_pb2.RetryInfo()
+    assert details[1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() > 0
+    assert shed("full") == before + 1
+    for call in within:
+        await failure(call)  # they take too long
+    assert (await caller(channel)(StringValue(value="x"))).value == "x", "there is room again"

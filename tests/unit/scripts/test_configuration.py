@@ -56,6 +56,24 @@ def test_lists_and_tables_in_variables() -> None:
     assert load(None, {"RANKLOOP_SERVER_RANKERS": '["c:3"]'}).server.rankers == ("c:3",)
 
 
+def test_addresses_of_workers_may_be_a_range_of_ports() -> None:
+    listed = "10.0.0.5:50052-50054, ranker.internal:7, 10.0.0.5:50054, [::1]:9"
+    assert load(None, {"RANKLOOP_SERVER_RANKERS": listed}).server.rankers == (
+        "10.0.0.5:50052",
+        "10.0.0.5:50053",
+        "10.0.0.5:50054",
+        "ranker.internal:7",
+        "[::1]:9",
+    )
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "a:", ":1", "a:b", "a:0", "a:65536", "a:5-", "a:5-4", "a:-5", "a:1-60000", "http://a:x"])
+def test_what_is_no_address_is_told(address: str, tmp_path: Path) -> None:
+    (sentence,) = faults("", {"RANKLOOP_SERVER_RANKERS": address}, tmp_path / "rankloop.toml")
+    assert "server.rankers" in sentence or "RANKLOOP_SERVER_RANKERS" in sentence
+    assert "expected host:port" in sentence
+
+
 def test_the_mongod_to_embed_has_a_short_variable() -> None:
     assert load(None, {"RANKLOOP_MONGOD": "/opt/mongod"}).embedded.mongod == Path("/opt/mongod")
 
