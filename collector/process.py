@@ -66,6 +66,7 @@ async def run(
         await server.start()
         async with asyncio.TaskGroup() as work:
             work.create_task(_fold_worker(on.mongo, collector, labels).run(on.stop))
+            work.create_task(tracking.intake.run(on.stop))
             work.create_task(watch_lag(on.mongo, on.stop, utc_now))
             work.create_task(keep_sweeping(on.mongo, retention, on.stop, utc_now))
             await server.set_serving()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from collector.entries import interaction_document, names_hash, outcome_document, session_document, session_message, slate_document
+from collector.intake import IntakeCounts
 from collector.labels import LabelPolicy
 from collector.ledger import Fate, Ledger
 from collector.quarantine import Quarantine, Refused
@@ -59,6 +60,8 @@ class Tracking:
         self._policy = policy
         self._clock = clock
         self._known_columns: set[str] = set()
+        self.intake = IntakeCounts(mongo)
+        """What arrived; whoever runs this runs it too."""
 
     async def track(self, entries: Sequence[Interaction]) -> Receipt:
         """Records interactions.
@@ -166,16 +169,18 @@ class Tracking:
     ) -> Receipt:
         byte_count = sum(entries[place].ByteSize() for place in found.places)
         fates = await self._ledger.append(kind, found.documents, byte_count) if found.documents else []
-        receipt = Receipt()
+        receipt, repeated = Receipt(), list[str]()
         for place, fate in zip(found.places, fates, strict=True):
             if fate is Fate.ACCEPTED:
                 receipt.accepted_count += 1
             elif fate is Fate.DUPLICATE:
-                receipt.duplicate_count += 1
+                repeated.append(id_of(entries[place]))
             else:
                 path = f"{kind}[{place}].{id_field}"
                 description = "was stored before with other content, which stands; send what is new under a new id"
                 found.faults[place] = [Violation(field=path, reason="CONFLICT", description=description)]
+        receipt.duplicate_count = len(repeated)
+        self.intake.add(kind, receipt.accepted_count, repeated, now)
         if found.faults:
             refused = [Refused(kind, id_of(entries[place]), entries[place], faults) for place, faults in sorted(found.faults.items())]
             await self._quarantine.keep(refused, now)

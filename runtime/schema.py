@@ -113,6 +113,7 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         required={"kind": "string", "reason": "string", "receive_time": "date"},
         indexes=(Index(name="time", keys=(("receive_time", ASCENDING),)),),
     ),
+    CollectionSchema(name="intake", meaning="how many entries arrived and how many of them were sent again, roughly; _id is {day, kind}"),
     CollectionSchema(
         name="attributions",
         meaning="derived: what became of each impression that had an interaction; _id is {ranking_id, item_id}",

@@ -30,6 +30,7 @@ from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
+from server.health.examination import Glance
 from server.models import Models
 from server.rankers import RankerPool
 from server.ranking import Ranking
@@ -86,7 +87,9 @@ async def run(
             new_id=_new_id,
             clock=utc_now,
         )
-        statistics = Statistics(on.mongo, labels.combination, utc_now)
+        glance = Glance(on.mongo, utc_now)
+        stack.push_async_callback(glance.close)
+        statistics = Statistics(on.mongo, labels.combination, utc_now, glance)
         models = Models(on.mongo, default_schema(features.request), new_id=_new_id, clock=utc_now)
         services = {
             "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
@@ -99,6 +102,7 @@ async def run(
         await rpc.start()
         async with asyncio.TaskGroup() as work:
             recording, keeping = work.create_task(recorder.run()), work.create_task(pool.run())
+            work.create_task(tracking.intake.run(on.stop))
             await rpc.set_serving()
             on.tell_ready(ready_file, rpc.address)
             log.info("server ready", address=rpc.address)

@@ -62,6 +62,30 @@ DIMENSION_TIER: Dimension.ValueType  # 6
 """The item's attribute `tier` as the slate recorded it; key `tier`."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
+class _FindingSeverity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FindingSeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingSeverity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FINDING_SEVERITY_UNSPECIFIED: _FindingSeverity.ValueType  # 0
+    """Not to be met."""
+    FINDING_SEVERITY_NOTE: _FindingSeverity.ValueType  # 1
+    """Worth knowing; may well be meant."""
+    FINDING_SEVERITY_WARNING: _FindingSeverity.ValueType  # 2
+    """Figures or models suffer from it."""
+
+class FindingSeverity(_FindingSeverity, metaclass=_FindingSeverityEnumTypeWrapper):
+    """How much a finding matters."""
+
+FINDING_SEVERITY_UNSPECIFIED: FindingSeverity.ValueType  # 0
+"""Not to be met."""
+FINDING_SEVERITY_NOTE: FindingSeverity.ValueType  # 1
+"""Worth knowing; may well be meant."""
+FINDING_SEVERITY_WARNING: FindingSeverity.ValueType  # 2
+"""Figures or models suffer from it."""
+Global___FindingSeverity: _TypeAlias = FindingSeverity  # noqa: Y015
+
 @_typing.final
 class Interval(_message.Message):
     """The range that a rate plausibly lies in."""
@@ -1420,6 +1444,56 @@ class TypeSummary(_message.Message):
 Global___TypeSummary: _TypeAlias = TypeSummary  # noqa: Y015
 
 @_typing.final
+class Finding(_message.Message):
+    """One thing that is wrong with the data, or worth knowing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXAMINED_COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What: `unknown_items`, `interactions_without_slate`, `never_shown`, `acted_before_shown`, `clock_skew`, `duplicates`,
+    `features_missing`, `feature_drift` or `score_drift`.
+    """
+    severity: Global___FindingSeverity.ValueType
+    """How much it matters."""
+    count: _builtins.int
+    """How many of those examined."""
+    examined_count: _builtins.int
+    """How many were examined."""
+    description: _builtins.str
+    """What it means, in a sentence."""
+    advice: _builtins.str
+    """What to do about it."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most three."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        severity: Global___FindingSeverity.ValueType = ...,
+        count: _builtins.int = ...,
+        examined_count: _builtins.int = ...,
+        examples: _abc.Iterable[_builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        advice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "count", b"count", "description", b"description", "examined_count", b"examined_count", "examples", b"examples", "name", b"name", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
 class GetOverviewResponse(_message.Message):
     """The first page."""
 
@@ -1460,6 +1534,8 @@ class GetOverviewResponse(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    FINDINGS_TIME_FIELD_NUMBER: _builtins.int
     interaction_count: _builtins.int
     """Interactions in the period."""
     item_count: _builtins.int
@@ -1510,6 +1586,16 @@ class GetOverviewResponse(_message.Message):
     def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeSummary]:
         """Lifecycles by item type, the 20 with most impressions."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What is wrong with the data of the last day, warnings first. Examined at most once a minute, over the newest 10,000 interactions and
+        200 slates; `rankloop doctor` examines more.
+        """
+
+    @_builtins.property
+    def findings_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was examined; absent: not yet, ask again in a moment."""
+
     def __init__(
         self,
         *,
@@ -1528,10 +1614,12 @@ class GetOverviewResponse(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
         types: _abc.Iterable[Global___TypeSummary] | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        findings_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "performance", b"performance", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "end_time", b"end_time", "findings_time", b"findings_time", "ledger_start_time", b"ledger_start_time", "performance", b"performance", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "ledger_start_time", b"ledger_start_time", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "types", b"types", "user_count", b"user_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "champion_publish_time", b"champion_publish_time", "champion_version", b"champion_version", "counts", b"counts", "days", b"days", "end_time", b"end_time", "findings", b"findings", "findings_time", b"findings_time", "interaction_count", b"interaction_count", "item_count", b"item_count", "ledger_start_time", b"ledger_start_time", "pending_count", b"pending_count", "performance", b"performance", "quarantined_count", b"quarantined_count", "start_time", b"start_time", "types", b"types", "user_count", b"user_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,8 @@ from rankloop.v1 import stats_pb2 as pb
 from runtime.errors import InvalidInput
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import EPOCH, at_millisecond, to_timestamp
+from server.health.examination import Glance
+from server.health.messages import finding_message
 from server.paging import last_of, page_size, token_after
 from server.statistics.counted import Counted
 from server.statistics.figures import ratio, type_counts
@@ -32,8 +34,9 @@ MAX_TYPES = 64
 class Statistics:
     """Reads tallies and, for single users and the edges of periods, the ledger."""
 
-    def __init__(self, mongo: Mongo, rule: Combination, clock: Callable[[], datetime]) -> None:
+    def __init__(self, mongo: Mongo, rule: Combination, clock: Callable[[], datetime], glance: Glance | None = None) -> None:
         self._mongo = mongo
+        self._glance = glance
         self._counted = Counted(mongo, rule)
         self._clock = clock
         self._frame = Frame(mongo, clock)
@@ -123,6 +126,9 @@ class Statistics:
         if champion:
             answer.champion_version = champion["_id"]
             answer.champion_publish_time.CopyFrom(to_timestamp(champion["create_time"]))
+        if self._glance is not None and (examined := await self._glance.look()) is not None:
+            answer.findings.extend(finding_message(one) for one in examined.findings)
+            answer.findings_time.CopyFrom(to_timestamp(examined.moment))
         return await self._frame.framed(answer, period, as_of)
 
 
