@@ -19,9 +19,9 @@ from collector.ledger import Ledger
 from collector.quarantine import Quarantine
 from collector.settings import LabelSettings
 from collector.tracking import Tracking
+from ranker.models.registry import ModelRegistry
 from rankloop.v1.catalog_pb2 import Item
 from rankloop.v1.tracking_pb2 import Interaction, Slate
-from ranker.models.registry import ModelRegistry
 from runtime.lease import Lease
 from runtime.mongo import Mongo
 from server.catalog import Catalog
