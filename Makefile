@@ -22,7 +22,7 @@ $(VENV)/bin/pip:
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/pip
 	@echo "▸ installing Rankloop and an embedded MongoDB (the first time this takes a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,fast]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,fast,report]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run

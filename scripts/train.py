@@ -41,6 +41,7 @@ from scripts.running import load_with_database
 from scripts.serving import serving_of
 from scripts.steps import steps
 from scripts.training_follower import follow as following
+from scripts.training_page import require_drawing, write_page
 from scripts.training_tables import print_report
 
 OPTIONS = {"follow_interactions": "--new-interactions", "follow_schedule": "--schedule"}
@@ -78,6 +79,9 @@ def train(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="With --follow: train at the times of this cron line too, in UTC.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the report as JSON.")] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Where to write the report as one HTML page with plots; its JSON goes beside it.")
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="With --follow: a file to write as JSON when it follows.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="With --follow: the port Prometheus scrapes, 0: any free one.")
@@ -97,6 +101,8 @@ def train(
         rankloop train --min-interactions 5000 --lookback-days 30 --json report.json
 
         rankloop train --mode warm-start --num-boost-round 100
+
+        rankloop train --report report.html
 
         rankloop train --evaluate-only
 
@@ -118,7 +124,11 @@ def train(
     settings = _settings(configuration.trainer, {name: value for name, value in asked.items() if value is not None})
     if evaluate_only and mode is TrainingMode.WARM_START:
         raise Misconfigured("--evaluate-only trains nothing, so it has no --mode warm-start; leave one of them out")
+    if report_file is not None:
+        require_drawing(report_file)
     if follow:
+        if report_file is not None:
+            raise Misconfigured("--report is the page of one run; with --follow ask for --json, which every run writes anew")
         if evaluate_only:
             raise Misconfigured("--evaluate-only trains nothing, so there is nothing to --follow; leave one of them out")
         _follow(configuration, settings, settings.follow_mode if mode is None else mode.value, json_file, ready_file)
@@ -128,11 +138,13 @@ def train(
             raise Misconfigured(f"{option} says when to train again, which only a trainer does that stays: add --follow, or leave it out")
     wanted: Mode = "evaluate-only" if evaluate_only else "full" if mode is None else mode.value
     try:
-        report = asyncio.run(_run(configuration, settings, wanted, detailed=json_file is not None))
+        report = asyncio.run(_run(configuration, settings, wanted, detailed=json_file is not None or report_file is not None))
     except RankloopError as failure:
         _write(json_file, _failed(failure))
         raise
     _write(json_file, report.to_json())
+    if report_file is not None:
+        write_page(report_file, report)
     print_report(Console(), report)
 
 

@@ -52,9 +52,13 @@ MODULE = ("-m", "scripts.cli", "train")
 async def test_the_script_and_the_command_are_one(mongo: Mongo, mongo_settings: MongoSettings, tmp_path: Path) -> None:
     await History(slates=300, now=datetime.now(UTC)).write(mongo)
     told = tmp_path / "report.json"
-    code, out, err = await command(mongo_settings, tmp_path, "--num-boost-round", "30", "--json", str(told), place=SCRIPT)
+    page = tmp_path / "page.html"
+    asked = ("--num-boost-round", "30", "--json", str(told), "--report", str(page))
+    code, out, err = await command(mongo_settings, tmp_path, *asked, place=SCRIPT)
     assert code == 0, err
     report = json.loads(told.read_text())
+    assert json.loads((tmp_path / "page.json").read_text()) == report
+    assert page.read_text().count("<svg") == 5
     assert report["promoted"]
     assert await ModelRegistry(mongo).champion() == report["model_version"]
     for expected in ("this model", "prior_score", "as shown", "random", "item_quality", "slates used", report["model_version"]):
@@ -76,6 +80,12 @@ async def test_too_few_interactions_exit_1_and_say_how_many_are_missing(
     assert f"rankloop train: {found} interactions in the last 90 days, 5000 asked for: {5000 - found} are missing" in err
     assert "Traceback" not in err
     assert json.loads(told.read_text())["reason"] == "TOO_FEW_INTERACTIONS"
+
+
+async def test_a_page_that_cannot_be_written_is_said_before_training(mongo_settings: MongoSettings, tmp_path: Path) -> None:
+    code, _, err = await command(mongo_settings, tmp_path, "--report", str(tmp_path / "nowhere" / "page.html"), place=SCRIPT)
+    assert code == 1
+    assert "there is no folder" in err
 
 
 async def test_a_setting_out_of_bounds_is_one_sentence(mongo_settings: MongoSettings, tmp_path: Path) -> None:
