@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from collector.commit import CommitLimits
@@ -38,9 +39,11 @@ def open_ledger(mongo: Mongo, settings: CollectorSettings) -> Ledger:
     return Ledger.open(mongo, limits)
 
 
-def open_tracking(mongo: Mongo, settings: CollectorSettings, labels: LabelSettings) -> Tracking:
-    """The accept path, for this process or for the server that mounts it."""
-    return Tracking(mongo, open_ledger(mongo, settings), Quarantine(mongo), labels.policy(), utc_now)
+def open_tracking(
+    mongo: Mongo, settings: CollectorSettings, labels: LabelSettings, *, tell: Callable[[Iterable[str]], None] = lambda user_ids: None
+) -> Tracking:
+    """The accept path, for this process or for the server that mounts it. `tell` as `Tracking`."""
+    return Tracking(mongo, open_ledger(mongo, settings), Quarantine(mongo), labels.policy(), utc_now, tell=tell)
 
 
 async def run(

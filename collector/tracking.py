@@ -53,7 +53,18 @@ class _Sorted:
 class Tracking:
     """Takes in what happened."""
 
-    def __init__(self, mongo: Mongo, ledger: Ledger, quarantine: Quarantine, policy: LabelPolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        ledger: Ledger,
+        quarantine: Quarantine,
+        policy: LabelPolicy,
+        clock: Clock,
+        *,
+        tell: Callable[[Iterable[str]], None] = lambda user_ids: None,
+    ) -> None:
+        """`tell` hears of the users whose interactions are in the ledger now."""
+        self._tell = tell
         self._mongo = mongo
         self._ledger = ledger
         self._quarantine = quarantine
@@ -80,7 +91,9 @@ class Tracking:
             else:
                 found.documents.append(interaction_document(entry, rules[entry.type], now))
                 found.places.append(place)
-        return await self._append("interactions", entries, lambda entry: entry.event_id, "event_id", found, now)
+        receipt = await self._append("interactions", entries, lambda entry: entry.event_id, "event_id", found, now)
+        self._tell({entries[place].user_id for place in found.places})
+        return receipt
 
     async def record_slates(self, entries: Sequence[Slate]) -> Receipt:
         """Records slates that were ranked elsewhere. Raises as `track`."""

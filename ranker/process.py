@@ -23,9 +23,9 @@ from ranker.state.items import ItemState, day_of
 from ranker.state.users import UserHistories
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
-from runtime.errors import DuplicateKey, Misconfigured
+from runtime.errors import Misconfigured
 from runtime.logs import get_logger
-from runtime.mongo import Mongo
+from runtime.mongo import Mongo, UpdateOne
 from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
@@ -36,11 +36,9 @@ EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")
 
 
 async def register_schema(mongo: Mongo, schema: FeatureSchema) -> None:
-    """Writes down what the columns of logged feature values are called, for whoever reads them later."""
-    try:
-        await mongo.collection("feature_schemas").insert_one({"_id": schema.hash, "names": list(schema.names)})
-    except DuplicateKey:
-        return
+    """Writes down what the columns of logged feature values are called, and which callers bring, for whoever reads them later."""
+    known = {"names": list(schema.names), "request": list(schema.names[schema.families[request.FAMILY]])}
+    await mongo.collection("feature_schemas").bulk_write([UpdateOne({"_id": schema.hash}, {"$set": known}, upsert=True)])
 
 
 async def compile_scorer(wanted: EngineChoice) -> None:
@@ -88,7 +86,6 @@ async def run(
             capacity=ranker.user_cache_size,
             fresh_seconds=ranker.user_cache_seconds,
             timeout_seconds=ranker.user_read_timeout_seconds,
-            limit=ranker.user_history_limit,
         )
         follower = ItemFollower(on.mongo, items, poll_seconds=ranker.item_poll_seconds, overlap_seconds=ranker.item_overlap_seconds)
         registry = ModelRegistry(on.mongo)
@@ -139,4 +136,5 @@ def _watch(items: ItemState, users: UserHistories) -> None:
     figures.watch(figures.USERS, lambda: len(users))
     figures.watch(figures.USER_READS.labels("hit"), lambda: users.hit_count)
     figures.watch(figures.USER_READS.labels("miss"), lambda: users.miss_count)
+    figures.watch(figures.USER_READS.labels("shared"), lambda: users.shared_count)
     figures.watch(figures.USER_READS.labels("failed"), lambda: users.failure_count)

@@ -37,6 +37,10 @@ class Scorer(Protocol):
     def version(self) -> str:
         """The model's version."""
 
+    @property
+    def schema(self) -> FeatureSchema:
+        """The columns of the matrices it takes: those of the deployment, and perhaps more."""
+
     def score(self, matrix: Floats) -> Floats:
         """(n,) float64, finite, from (n, n_features) float64 with the schema's columns."""
 
@@ -105,7 +109,7 @@ class Slate:
     """1 − mean pairwise similarity; None for fewer than two items."""
 
     beside: Floats
-    """(n, n_features) float64: the feature values of all candidates."""
+    """(n, n_columns) float64: the feature values of all candidates, columns as the model takes them."""
 
     contributions: Sequence[Sequence[FeatureContribution]] = ()
     """Of the first items, adding up to their scores; empty if they were not wanted or no model ranked."""
@@ -154,6 +158,8 @@ def rank(
 
     With a scorer by its scores, diversified by MMR. Without one by prior, or in the caller's order, and not diversified: the features
     are built all the same, because the first model learns from them. Rules hold and chance has its say either way.
+    A model may read request features that the deployment no longer declares: then the columns of the request are those of its schema, and
+    what is recorded is what the deployment declares.
     Items that the catalogue calls unavailable, or that the user dismissed, stay in: the caller offers them, so the caller decides.
     """
     stages: dict[str, float] = {}
@@ -167,7 +173,8 @@ def rank(
 
     candidates = items.join(columns)
     stage("join")
-    matrix = extract(schema, columns, candidates, history)
+    used = schema if scorer is None else scorer.schema
+    matrix = extract(used, columns, candidates, history)
     stage("features")
     total = len(candidates.item_ids)
     count = min(wish.count, total) if wish.count else total
@@ -196,6 +203,8 @@ def rank(
     diversity = diversity_score(similarities.among(arranged.places))
     stage("diversify")
     features = matrix[indexes]
+    if used is not schema:
+        features = np.ascontiguousarray(features[:, [used.index[name] for name in schema.names]])
     places = indexes.tolist()
     return Slate(
         indexes=indexes,

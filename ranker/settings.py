@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ranker.diversity.diversifiers import Diversifier
-from ranker.features.history import LIMIT
 from ranker.features.schema import FeatureSchema, default_schema
 from runtime.configuration import Section
 from runtime.errors import Misconfigured
@@ -63,13 +62,10 @@ class RankerSettings(RpcSettings):
     """Users whose history is kept; the least recently asked for goes first."""
 
     user_cache_seconds: float = Field(2.0, ge=0, le=3600)
-    """How long a user's history is served without reading it again."""
+    """How long a user's history is served without reading it again, unless a server tells of news."""
 
     user_read_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """Longest wait for a user's history; after it the one known, or that of a stranger, is used."""
-
-    user_history_limit: int = Field(LIMIT, ge=1, le=10_000)
-    """Newest interactions of a user that features are made of. Changing it changes what models see."""
 
     pinned_models: int = Field(4, ge=0, le=100)
     """Models kept in memory because requests name them, beside the champion and the one before."""

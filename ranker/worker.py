@@ -17,7 +17,7 @@ from ranker.parameters import resolve
 from ranker.ranking import Scorer, Slate, Wish, rank
 from ranker.settings import RankerSettings
 from ranker.state.items import ItemState
-from ranker.state.users import UserHistories
+from ranker.state.users import NO_NEWS, UserHistories
 from ranker.validation import check
 from rankloop.worker.v1 import worker_pb2
 from runtime.admission import MeanSeconds
@@ -62,12 +62,13 @@ class Worker:
         marks = [self._clock()]
         check(request, embedding_size=self._items.catalogue.embedding_size)
         marks.append(self._clock())
-        columns = decode(request, self._schema, seconds_of(asked.request_time))
+        scorer = await self._models.pinned(request.model_version) if request.model_version else self._models.champion
+        columns = decode(request, self._schema if scorer is None else scorer.schema, seconds_of(asked.request_time))
         marks.append(self._clock())
-        history = await self._users.get(request.user_id)
+        news_seconds = seconds_of(asked.user_news_time) if asked.HasField("user_news_time") else NO_NEWS
+        history = await self._users.get(request.user_id, news_seconds=news_seconds)
         marks.append(self._clock())
         # Both awaits lie before the item state is read: no poll comes between its parts.
-        scorer = await self._models.pinned(request.model_version) if request.model_version else self._models.champion
         slate = rank(
             columns,
             schema=self._schema,
@@ -103,7 +104,7 @@ class Worker:
         began, count = self._clock(), self._settings.explained_items
         async with self._explaining:
             contributions = await asyncio.to_thread(
-                scorer.explain, slate.features[:count], beside=slate.beside, limit=self._settings.explained_features
+                scorer.explain, slate.beside[slate.indexes[:count]], beside=slate.beside, limit=self._settings.explained_features
             )
         slate.stage_seconds["explain"] = self._clock() - began
         return replace(slate, contributions=contributions)

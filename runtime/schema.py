@@ -151,7 +151,11 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         required={"status": "string", "create_time": "date"},
         indexes=(Index(name="time", keys=(("create_time", DESCENDING),)), Index(name="status", keys=(("status", ASCENDING),))),
     ),
-    CollectionSchema(name="feature_schemas", meaning="the column names of logged feature values, by hash", required={"names": "array"}),
+    CollectionSchema(
+        name="feature_schemas",
+        meaning="the column names of logged feature values, and which of them callers bring, by hash",
+        required={"names": "array"},
+    ),
     CollectionSchema(name="leases", meaning="who does what only one may do"),
     CollectionSchema(name="meta", meaning="the version of this schema, and facts fixed for the deployment"),
 )

@@ -32,6 +32,7 @@ from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
 from server.health.examination import Glance
 from server.models import Models
+from server.news import UserNews
 from server.rankers import RankerPool
 from server.ranking import Ranking
 from server.services.catalog import CatalogServicer
@@ -75,12 +76,14 @@ async def run(
         )
         stack.push_async_callback(pool.close)
         recorder = SlateRecorder(open_ledger(on.mongo, collector), capacity=server.slate_capacity)
-        tracking = open_tracking(on.mongo, collector, labels)
+        news = UserNews(capacity=server.news_capacity, clock=utc_now)
+        tracking = open_tracking(on.mongo, collector, labels, tell=news.hear)
         ranking = Ranking(
             on.mongo,
             pool,
             recorder,
             surfaces=Surfaces(server.surfaces),
+            news=news,
             timeout_seconds=server.rank_timeout_seconds,
             explain_timeout_seconds=server.explain_timeout_seconds,
             repeat_capacity=server.repeat_capacity,

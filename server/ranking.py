@@ -26,6 +26,7 @@ from runtime.errors import RankloopError
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
+from server.news import UserNews
 from server.rankers import NoRanker, RankerPool
 from server.slates import SlateRecorder, slate_of
 from server.surfaces import Surfaces
@@ -49,6 +50,7 @@ class Ranking:
         recorder: SlateRecorder,
         *,
         surfaces: Surfaces,
+        news: UserNews,
         timeout_seconds: float,
         explain_timeout_seconds: float,
         repeat_capacity: int,
@@ -59,6 +61,7 @@ class Ranking:
         self._pool = pool
         self._recorder = recorder
         self._surfaces = surfaces
+        self._news = news
         self._timeout_seconds = timeout_seconds
         self._explain_timeout_seconds = explain_timeout_seconds
         self._repeat_capacity = repeat_capacity
@@ -109,6 +112,8 @@ class Ranking:
         parameters = self._surfaces.parameters(request.surface)
         try:
             asked = worker_pb2.RankRequest(request=request, ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
+            if (heard := self._news.of(request.user_id)) is not None:
+                asked.user_news_time.CopyFrom(to_timestamp(heard))
             answer = await self._pool.rank(asked, timeout_seconds=limit_seconds)
             response, served = answer.response, answer.served
         except NoRanker as error:

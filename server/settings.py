@@ -64,6 +64,9 @@ class ServerSettings(RpcSettings):
     slate_capacity: int = Field(10_000, ge=1)
     """Slates waiting to be recorded at most; beyond it the oldest is dropped and counted."""
 
+    news_capacity: int = Field(100_000, ge=0)
+    """Users whose newest interactions were taken in here, kept in memory: their histories are read anew for their next ranking."""
+
     repeat_capacity: int = Field(10_000, ge=0)
     """Answers kept in memory for repeated request ids; older ones are read from the ledger."""
 

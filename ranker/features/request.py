@@ -24,15 +24,24 @@ _BUILT_IN: Final = {
 }
 
 
-def features(declared: Iterable[str]) -> tuple[Feature, ...]:
+def features(names: Iterable[str]) -> tuple[Feature, ...]:
     """The request features every deployment has, then the declared ones, each once."""
-    names = dict(_BUILT_IN)
-    for name in declared:
-        names.setdefault(name, "declared by the configuration, set by the caller")
-    return tuple(Feature(name=name, family=FAMILY, default=float("nan"), meaning=meaning) for name, meaning in names.items())
+    built_in = tuple(Feature(name=name, family=FAMILY, default=float("nan"), meaning=meaning) for name, meaning in _BUILT_IN.items())
+    return (*built_in, *declared(name for name in dict.fromkeys(names) if name not in _BUILT_IN))
+
+
+def declared(names: Iterable[str]) -> tuple[Feature, ...]:
+    """Request features that a configuration declares."""
+    meaning = "declared by the configuration, set by the caller"
+    return tuple(Feature(name=name, family=FAMILY, default=float("nan"), meaning=meaning) for name in names)
 
 
 def fill(out: Floats, candidates: Candidates) -> None:
-    """Writes (n_request_features, n_candidates): the catalogue's numbers and the candidates' priors. What was sent by name comes later."""
-    out[:] = candidates.numbers.T
+    """Writes (n_request_features, n_candidates): the catalogue's numbers and the candidates' priors. What was sent by name comes later.
+
+    Features that only a model declares come last, and the catalogue's numbers are not held for them.
+    """
+    known = candidates.numbers.shape[1]
+    out[:known] = candidates.numbers.T
+    out[known:] = np.nan
     np.copyto(out[0], candidates.priors, where=~np.isnan(candidates.priors))

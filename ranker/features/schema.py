@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ranker.features import affinity, attributes, closeness, list_relative, moment, rates, request, user
 from ranker.features.feature import Feature
 
-__all__ = ["Feature", "FeatureSchema", "default_schema"]
+__all__ = ["Feature", "FeatureSchema", "default_schema", "with_request_features"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -52,6 +52,12 @@ class FeatureSchema:
     def unknown(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of `names` that are no column here, in their order."""
         return tuple(name for name in names if name not in self.index)
+
+
+def with_request_features(schema: FeatureSchema, names: Iterable[str]) -> FeatureSchema:
+    """The schema with more request features behind those it has: what callers may send, and the catalogue does not know here."""
+    end = schema.families[request.FAMILY].stop
+    return FeatureSchema((*schema.features[:end], *request.declared(names), *schema.features[end:]))
 
 
 def _families(features: tuple[Feature, ...]) -> dict[str, slice]:

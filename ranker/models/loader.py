@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import Final, Protocol
 
 from ranker import metrics
-from ranker.features.schema import FeatureSchema
+from ranker.features.schema import FeatureSchema, with_request_features
 from ranker.models.bundle import BadBundle, Bundle
 from ranker.models.refusal import Refusal
 from ranker.models.registry import ModelRecord
@@ -36,6 +36,9 @@ class Registry(Protocol):
 
     async def fetch(self, model_version: str) -> Bundle:
         """Its bundle. Raises NotFound and BadBundle."""
+
+    async def request_features(self, schema_hash: str) -> frozenset[str]:
+        """The request features of a schema that was in force some time; empty: it is not known."""
 
 
 class Notes(Protocol):
@@ -202,10 +205,9 @@ class ModelLoader:
                 raise Refused(record.status_reason)
             try:
                 bundle = await self._registry.fetch(version)
+                schema = await self._schema_for(bundle)
                 # Parsing and scoring a large forest takes a while: not on the event loop.
-                scorer = await asyncio.to_thread(
-                    prepare, bundle, self._schema, version, budget_seconds=self._budget_seconds, engine=self._engine
-                )
+                scorer = await asyncio.to_thread(prepare, bundle, schema, version, budget_seconds=self._budget_seconds, engine=self._engine)
             except (StorageError, NotFound):
                 raise
             except Exception as error:
@@ -215,6 +217,18 @@ class ModelLoader:
             metrics.MODEL_LOAD_SECONDS.set(time.perf_counter() - began)
             _tell_fallback(scorer)
             return scorer
+
+    async def _schema_for(self, bundle: Bundle) -> FeatureSchema:
+        """The schema that a model is served with: the deployment's, and the request features that were declared when it was trained.
+
+        Computed features are never taken away from the schema, so whatever else a model lacks here belongs to a later release, and it is
+        refused when it is tried.
+        """
+        unknown = self._schema.unknown(bundle.passport.feature_names)
+        if not unknown:
+            return self._schema
+        declared = await self._registry.request_features(bundle.passport.schema_hash)
+        return with_request_features(self._schema, unknown) if declared.issuperset(unknown) else self._schema
 
     async def _refuse(self, version: str, refusal: Refusal) -> None:
         self._refused[version] = refusal.description

@@ -111,6 +111,11 @@ class ModelRegistry:
         self._mongo = mongo
         self._models = mongo.collection("models")
 
+    async def request_features(self, schema_hash: str) -> frozenset[str]:
+        """The request features of a schema that was in force some time; empty: it is not known."""
+        found = await self._mongo.collection("feature_schemas").find_one({"_id": schema_hash}, {"request": 1})
+        return frozenset((found or {}).get("request", ()))
+
     async def publish(
         self,
         bundle: Bundle,

@@ -43,7 +43,8 @@ class ForestScorer:
         self.chosen = chosen or choose_engine(booster, wanted="lightgbm")
         """What walks the trees."""
         self._engine = self.chosen.engine
-        self._schema = schema
+        self.schema = schema
+        """The columns of the matrices it takes."""
         self._names = tuple(feature_names)
         self._columns: NDArray[np.int64] | None = None
         if self._names != schema.names:
@@ -68,7 +69,7 @@ class ForestScorer:
 
         `beside` is (n, n_features) float64: all candidates of the request.
         """
-        features = [self._schema.features[self._schema.index[name]] for name in self._names]
+        features = [self.schema.features[self.schema.index[name]] for name in self._names]
         return explanation(self.contributions(matrix), self._read(matrix), self._read(beside), features, limit=limit)
 
     def _read(self, matrix: Floats) -> Floats:

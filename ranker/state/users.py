@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ranker.features.history import LIMIT, NO_HISTORY, History
 from ranker.state.history import history_of
@@ -31,10 +31,21 @@ class Interactions(Protocol):
         """The documents that match, at most `limit`."""
 
 
+NO_NEWS: Final = float("-inf")
+
+
 @dataclass(slots=True)
 class _Kept:
     history: History
     read_at: float
+    news_seconds: float
+    """The news that the read was meant to see."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    task: asyncio.Task[History | None]
+    news_seconds: float
 
 
 class UserHistories:
@@ -48,7 +59,6 @@ class UserHistories:
         capacity: int,
         fresh_seconds: float,
         timeout_seconds: float,
-        limit: int = LIMIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`fresh_seconds` is how long a history is served without reading again, `timeout_seconds` the longest wait for a read."""
@@ -57,39 +67,67 @@ class UserHistories:
         self._capacity = capacity
         self._fresh_seconds = fresh_seconds
         self._timeout_seconds = timeout_seconds
-        self._limit = limit
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._readings: dict[str, _Reading] = {}
         self.hit_count = 0
         """Histories served without a read."""
         self.miss_count = 0
         """Histories read."""
+        self.shared_count = 0
+        """Histories served by a read that was under way."""
         self.failure_count = 0
         """Reads that failed or took too long; an older history, or an empty one, was served instead."""
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def get(self, user_id: str) -> History:
-        """The user's history. Never fails: when it cannot be read, the last one known is served, or that of a stranger."""
+    async def get(self, user_id: str, *, news_seconds: float = NO_NEWS) -> History:
+        """The user's history. Never fails: when it cannot be read, the last one known is served, or that of a stranger.
+
+        Requests for one user share a read. `news_seconds` is when the user last did something, in Unix seconds, as far as the caller
+        knows: what was read before that news was known is read again, however fresh.
+        """
         if not user_id:
             return NO_HISTORY
-        kept, now = self._kept.get(user_id), self._clock()
-        if kept is not None and now - kept.read_at <= self._fresh_seconds:
+        kept = self._kept.get(user_id)
+        if kept is not None and kept.news_seconds >= news_seconds and self._clock() - kept.read_at <= self._fresh_seconds:
             self._kept.move_to_end(user_id)
             self.hit_count += 1
             return kept.history
-        self.miss_count += 1
+        reading = self._readings.get(user_id)
+        if reading is None or reading.news_seconds < news_seconds:
+            # A task of its own: whoever asked first may go away while others wait. It ends by its own timeout.
+            reading = _Reading(asyncio.create_task(self._read(user_id, news_seconds)), news_seconds)
+            self._readings[user_id] = reading
+            self.miss_count += 1
+        else:
+            self.shared_count += 1
+        history = await asyncio.shield(reading.task)
+        if history is not None:
+            return history
+        return NO_HISTORY if kept is None else kept.history
+
+    async def _read(self, user_id: str, news_seconds: float) -> History | None:
+        """Reads and keeps; None: it could not be read."""
+        began = self._clock()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 documents = await self._interactions.find(
-                    {"user_id": user_id}, PROJECTION, sort=[("user_id", 1), ("occur_time", -1), ("_id", -1)], limit=self._limit
+                    {"user_id": user_id}, PROJECTION, sort=[("user_id", 1), ("occur_time", -1), ("_id", -1)], limit=LIMIT
                 )
         except (StorageError, TimeoutError):
             self.failure_count += 1
-            return NO_HISTORY if kept is None else kept.history
+            return None
+        finally:
+            reading = self._readings.get(user_id)
+            if reading is not None and reading.task is asyncio.current_task():
+                del self._readings[user_id]
         history = history_of(documents, self._items)
-        self._kept[user_id] = _Kept(history, now)
+        kept = self._kept.get(user_id)
+        if kept is not None and kept.news_seconds > news_seconds:
+            return kept.history  # a later read was quicker
+        self._kept[user_id] = _Kept(history, began, news_seconds)
         self._kept.move_to_end(user_id)
         while len(self._kept) > self._capacity:
             self._kept.popitem(last=False)

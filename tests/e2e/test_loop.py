@@ -7,7 +7,7 @@ import json
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -496,15 +496,10 @@ async def test_what_users_do_changes_what_is_ranked_by(caller: Client, looped: S
         for number in range(5)
     ]
     await caller.tracking.TrackInteractions(tracking_pb2.TrackInteractionsRequest(interactions=clicks), timeout=CALL_SECONDS)
-    changed: Sequence[str] = []
-
-    async def seen() -> bool:
-        nonlocal changed
-        after = await features_of("newcomer")
-        changed = [name for name in after if name.startswith("user_") and not np.array_equal(after[name], before[name], equal_nan=True)]
-        return bool(changed)
-
-    await eventually(seen)
+    # At once: the server that took it in tells the ranker.
+    after = await features_of("newcomer")
+    changed = [name for name in after if name.startswith("user_") and not np.array_equal(after[name], before[name], equal_nan=True)]
+    assert after["user_interactions_all"] == 5
     assert any("count" in name or "clicks" in name or "interactions" in name for name in changed), changed
 
 

@@ -13,7 +13,7 @@ from ranker.features.columns import Floats
 from ranker.features.decoding import decode
 from ranker.features.extraction import extract
 from ranker.features.history import NO_HISTORY
-from ranker.features.schema import default_schema
+from ranker.features.schema import FeatureSchema, default_schema, with_request_features
 from ranker.ranking import Slate, Wish, rank
 from ranker.scoring.explanation import FeatureContribution
 from ranker.state.items import ItemState
@@ -29,9 +29,10 @@ class ByColumn:
 
     feature: str
     version: str = "by-column"
+    schema: FeatureSchema = SCHEMA
 
     def score(self, matrix: Floats) -> Floats:
-        scores: Floats = matrix[:, SCHEMA.index[self.feature]].copy()
+        scores: Floats = matrix[:, self.schema.index[self.feature]].copy()
         return scores
 
     def explain(self, matrix: Floats, *, beside: Floats, limit: int) -> list[list[FeatureContribution]]:
@@ -56,7 +57,7 @@ def candidates(*costs: float, priors: bool = True) -> list[Candidate]:
 
 def ranked(offered: list[Candidate], scorer: ByColumn | None = None, *, count: int = 0, balance: float = 1.0) -> Slate:
     items = ItemState(SCHEMA.names[SCHEMA.families["request"]], today=int(NOW // 86_400))
-    columns = decode(RankRequest(candidates=offered), SCHEMA, NOW)
+    columns = decode(RankRequest(candidates=offered), SCHEMA if scorer is None else scorer.schema, NOW)
     return rank(
         columns,
         schema=SCHEMA,
@@ -155,3 +156,17 @@ def test_a_missing_value_is_absent_in_the_explanation_and_so_is_the_diversity_of
     response = encode(slate, candidate_ids=["a"], ranking_id="r", schema_hash="").response
     assert not response.items[0].contributions[0].HasField("value")
     assert not response.HasField("diversity_score")
+
+
+def test_a_model_may_read_what_the_deployment_no_longer_declares() -> None:
+    scorer = ByColumn("margin", schema=with_request_features(SCHEMA, ["margin"]))
+    offered = [
+        Candidate(item_id="a", prior_score=0.3, features={"margin": 1.0, "cost": 7.0}),
+        Candidate(item_id="b", prior_score=0.2, features={"margin": 5.0, "cost": 8.0}),
+    ]
+    slate = ranked(offered, scorer)
+    assert slate.item_ids == ["b", "a"]
+    assert slate.scores.tolist() == [5.0, 1.0]
+    assert slate.beside.shape == (2, len(SCHEMA) + 1)
+    # What is recorded has the columns of the deployment, with the same values that a model of its own would have seen.
+    assert np.array_equal(slate.features, ranked(offered, ByColumn("cost")).features, equal_nan=True)

@@ -50,7 +50,7 @@ class Clock:
 
 def histories(ledger: Ledger, clock: Clock, *, capacity: int = 10, timeout_seconds: float = 5.0) -> UserHistories:
     items = ItemState((), today=0)
-    return UserHistories(ledger, items, capacity=capacity, fresh_seconds=2.0, timeout_seconds=timeout_seconds, limit=200, clock=clock)
+    return UserHistories(ledger, items, capacity=capacity, fresh_seconds=2.0, timeout_seconds=timeout_seconds, clock=clock)
 
 
 async def test_read_once_while_fresh_and_again_after() -> None:
@@ -98,3 +98,35 @@ async def test_a_ledger_that_is_away_or_stuck_costs_the_news_and_not_the_ranking
     ledger.stuck = False
     ledger.count_of["u"] = 4
     assert len((await users.get("u")).seconds) == 4
+
+
+async def test_news_are_seen_at_once_however_fresh_what_is_known() -> None:
+    ledger = Ledger()
+    users = histories(ledger, Clock())
+    ledger.count_of["u"] = 1
+    assert len((await users.get("u")).seconds) == 1
+    ledger.count_of["u"] = 2
+    assert len((await users.get("u")).seconds) == 1
+    assert len((await users.get("u", news_seconds=50.0)).seconds) == 2
+    ledger.count_of["u"] = 3
+    for older in (50.0, 49.0):
+        assert len((await users.get("u", news_seconds=older)).seconds) == 2, "news that were seen are no news"
+    assert len((await users.get("u", news_seconds=50.5)).seconds) == 3
+    assert (users.hit_count, users.miss_count) == (3, 3)
+
+
+async def test_who_asks_at_once_shares_a_read_and_news_start_another() -> None:
+    ledger = Ledger()
+    users = histories(ledger, Clock())
+    ledger.count_of["u"] = 1
+    before = [asyncio.create_task(users.get("u")) for _ in range(3)]
+    await asyncio.sleep(0)
+    after = [asyncio.create_task(users.get("u", news_seconds=5.0)) for _ in range(2)]
+    before[0].cancel()
+    found = await asyncio.gather(*before[1:], *after)
+    assert [len(history.seconds) for history in found] == [1] * 4
+    assert ledger.reads == ["u", "u"]
+    assert (users.miss_count, users.shared_count) == (2, 3)
+    # The read for the news is the one that stays, whichever came back first.
+    assert len((await users.get("u", news_seconds=5.0)).seconds) == 1
+    assert len(ledger.reads) == 2
