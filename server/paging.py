@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def token_after(question: Sequence[Any], last: Sequence[Any]) -> str:
 def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | None:
     """Where the page before ended, as values of `kinds`; None: this is the first page.
 
-    `int` is a time in milliseconds since 1970, `str` an id.
+    `int` is a time in milliseconds since 1970, `str` an id, `float` any finite number.
 
     Raises:
         InvalidInput: the token is not one of ours, or belongs to another question.
@@ -46,7 +47,7 @@ def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | No
     try:
         fingerprint, last = json.loads(base64.urlsafe_b64decode(token.encode()))
         sound = len(last) == len(kinds) and all(_sound(value, kind) for value, kind in zip(last, kinds, strict=True))
-    except (ValueError, TypeError, RecursionError, binascii.Error):
+    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error):
         sound, fingerprint, last = False, "", []
     if not sound:
         raise InvalidInput.of("page_token", "INVALID", "is not a token of this service; send next_page_token as it came, or leave it empty")
@@ -59,6 +60,8 @@ def _sound(value: Any, kind: type) -> bool:
     """Whether a value of a token can be what we put there: anybody can make a token, with whatever in it."""
     if kind is int:  # a time
         return type(value) is int and 1000 * MIN_SECONDS <= value < 1000 * (MAX_SECONDS + 1)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
     if kind is str:
         return isinstance(value, str) and len(value.encode()) <= MAX_ID_BYTES
     return False

@@ -42,6 +42,7 @@ from server.services.stats import StatsServicer
 from server.settings import ServerSettings
 from server.slates import SlateRecorder
 from server.statistics.statistics import Statistics
+from server.statistics.watching import Watching
 from server.surfaces import Surfaces
 
 log = get_logger("server")
@@ -93,12 +94,13 @@ async def run(
         glance = Glance(on.mongo, utc_now)
         stack.push_async_callback(glance.close)
         statistics = Statistics(on.mongo, labels.combination, utc_now, glance)
+        stack.push_async_callback(statistics.close)
         models = Models(on.mongo, default_schema(features.request), new_id=_new_id, clock=utc_now)
         services = {
             "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
             "ranking": Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
             "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(on.mongo, utc_now))),
-            "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics)),
+            "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics, Watching(statistics, on.stop))),
             "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
         }
         rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)

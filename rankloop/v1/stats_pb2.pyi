@@ -62,6 +62,94 @@ DIMENSION_TIER: Dimension.ValueType  # 6
 """The item's attribute `tier` as the slate recorded it; key `tier`."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
+class _ItemOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ItemOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ITEM_ORDER_UNSPECIFIED: _ItemOrder.ValueType  # 0
+    """By clicks."""
+    ITEM_ORDER_CLICKS: _ItemOrder.ValueType  # 1
+    """Clicks, counted in interactions."""
+    ITEM_ORDER_CTR: _ItemOrder.ValueType  # 2
+    """Lower end of the Wilson interval of `ctr`: one click of one impression does not win."""
+    ITEM_ORDER_LABEL: _ItemOrder.ValueType  # 3
+    """Lower end of an interval of `avg_label`: Wilson's formula, which for values within 0 to 1 is on the safe side."""
+    ITEM_ORDER_OUTCOME: _ItemOrder.ValueType  # 4
+    """Sum of the values of outcomes that name it."""
+    ITEM_ORDER_IMPRESSIONS: _ItemOrder.ValueType  # 5
+    """Impressions."""
+    ITEM_ORDER_INTERACTIONS: _ItemOrder.ValueType  # 6
+    """Interactions."""
+
+class ItemOrder(_ItemOrder, metaclass=_ItemOrderEnumTypeWrapper):
+    """What items are ordered by."""
+
+ITEM_ORDER_UNSPECIFIED: ItemOrder.ValueType  # 0
+"""By clicks."""
+ITEM_ORDER_CLICKS: ItemOrder.ValueType  # 1
+"""Clicks, counted in interactions."""
+ITEM_ORDER_CTR: ItemOrder.ValueType  # 2
+"""Lower end of the Wilson interval of `ctr`: one click of one impression does not win."""
+ITEM_ORDER_LABEL: ItemOrder.ValueType  # 3
+"""Lower end of an interval of `avg_label`: Wilson's formula, which for values within 0 to 1 is on the safe side."""
+ITEM_ORDER_OUTCOME: ItemOrder.ValueType  # 4
+"""Sum of the values of outcomes that name it."""
+ITEM_ORDER_IMPRESSIONS: ItemOrder.ValueType  # 5
+"""Impressions."""
+ITEM_ORDER_INTERACTIONS: ItemOrder.ValueType  # 6
+"""Interactions."""
+Global___ItemOrder: _TypeAlias = ItemOrder  # noqa: Y015
+
+class _UserOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_ORDER_UNSPECIFIED: _UserOrder.ValueType  # 0
+    """By interactions."""
+    USER_ORDER_INTERACTIONS: _UserOrder.ValueType  # 1
+    """Interactions."""
+    USER_ORDER_ACTIVE_DAYS: _UserOrder.ValueType  # 2
+    """Days (UTC) with an interaction."""
+
+class UserOrder(_UserOrder, metaclass=_UserOrderEnumTypeWrapper):
+    """What users are ordered by."""
+
+USER_ORDER_UNSPECIFIED: UserOrder.ValueType  # 0
+"""By interactions."""
+USER_ORDER_INTERACTIONS: UserOrder.ValueType  # 1
+"""Interactions."""
+USER_ORDER_ACTIVE_DAYS: UserOrder.ValueType  # 2
+"""Days (UTC) with an interaction."""
+Global___UserOrder: _TypeAlias = UserOrder  # noqa: Y015
+
+class _AttributionRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttributionRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributionRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTRIBUTION_RULE_UNSPECIFIED: _AttributionRule.ValueType  # 0
+    """As LAST_SHOWN."""
+    ATTRIBUTION_RULE_STATED: _AttributionRule.ValueType  # 1
+    """The slate that the outcome names, or none."""
+    ATTRIBUTION_RULE_LAST_SHOWN: _AttributionRule.ValueType  # 2
+    """The slate that the outcome names; else, of an outcome that names an item, the latest slate in which its user was shown that item."""
+
+class AttributionRule(_AttributionRule, metaclass=_AttributionRuleEnumTypeWrapper):
+    """How outcomes that name no slate find theirs."""
+
+ATTRIBUTION_RULE_UNSPECIFIED: AttributionRule.ValueType  # 0
+"""As LAST_SHOWN."""
+ATTRIBUTION_RULE_STATED: AttributionRule.ValueType  # 1
+"""The slate that the outcome names, or none."""
+ATTRIBUTION_RULE_LAST_SHOWN: AttributionRule.ValueType  # 2
+"""The slate that the outcome names; else, of an outcome that names an item, the latest slate in which its user was shown that item."""
+Global___AttributionRule: _TypeAlias = AttributionRule  # noqa: Y015
+
 class _FindingSeverity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1330,6 +1418,1425 @@ class GetTypeMetricsResponse(_message.Message):
 Global___GetTypeMetricsResponse: _TypeAlias = GetTypeMetricsResponse  # noqa: Y015
 
 @_typing.final
+class ListTopItemsRequest(_message.Message):
+    """Which items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_by: Global___ItemOrder.ValueType
+    """What is best."""
+    item_type: _builtins.str
+    """Only items that the catalogue says are of this type; empty: all, also those that the catalogue does not know."""
+    page_size: _builtins.int
+    """Entries per page, 1 to 1,000; 0: 100."""
+    page_token: _builtins.str
+    """From the answer before, to the same question; empty: the first page."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    def __init__(
+        self,
+        *,
+        order_by: Global___ItemOrder.ValueType = ...,
+        item_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "item_type", b"item_type", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopItemsRequest: _TypeAlias = ListTopItemsRequest  # noqa: Y015
+
+@_typing.final
+class TopItem(_message.Message):
+    """An item and why it stands there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """What it is ordered by."""
+    @_builtins.property
+    def stats(self) -> Global___ItemStats:
+        """Its figures."""
+
+    def __init__(
+        self,
+        *,
+        stats: Global___ItemStats | None = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "stats", b"stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopItem: _TypeAlias = TopItem  # noqa: Y015
+
+@_typing.final
+class ListTopItemsResponse(_message.Message):
+    """A page of the best items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopItem]:
+        """Best first, equal ones by id. Items with a score of 0 or less are left out, but for outcomes, whose values may be negative."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___TopItem] | None = ...,
+        next_page_token: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "items", b"items", "ledger_start_time", b"ledger_start_time", "next_page_token", b"next_page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopItemsResponse: _TypeAlias = ListTopItemsResponse  # noqa: Y015
+
+@_typing.final
+class ListActiveUsersRequest(_message.Message):
+    """Which users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_by: Global___UserOrder.ValueType
+    """What makes a user more active."""
+    page_size: _builtins.int
+    """Entries per page, 1 to 1,000; 0: 100."""
+    page_token: _builtins.str
+    """From the answer before, to the same question; empty: the first page."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    def __init__(
+        self,
+        *,
+        order_by: Global___UserOrder.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActiveUsersRequest: _TypeAlias = ListActiveUsersRequest  # noqa: Y015
+
+@_typing.final
+class ActiveUser(_message.Message):
+    """A user and what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    INTERACTION_COUNT_FIELD_NUMBER: _builtins.int
+    ACTIVE_DAY_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    LAST_INTERACTION_TIME_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    interaction_count: _builtins.int
+    """Interactions in the period."""
+    active_day_count: _builtins.int
+    """Days (UTC) with an interaction."""
+    avg_engagement: _builtins.float
+    """Mean label of the interactions, 0 to 1."""
+    @_builtins.property
+    def last_interaction_time(self) -> _timestamp_pb2.Timestamp:
+        """The latest interaction in the period."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        interaction_count: _builtins.int = ...,
+        active_day_count: _builtins.int = ...,
+        avg_engagement: _builtins.float = ...,
+        last_interaction_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_interaction_time", b"last_interaction_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_day_count", b"active_day_count", "avg_engagement", b"avg_engagement", "interaction_count", b"interaction_count", "last_interaction_time", b"last_interaction_time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActiveUser: _TypeAlias = ActiveUser  # noqa: Y015
+
+@_typing.final
+class ListActiveUsersResponse(_message.Message):
+    """A page of the most active users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty: this was the last."""
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActiveUser]:
+        """Most active first, equal ones by id."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[Global___ActiveUser] | None = ...,
+        next_page_token: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "next_page_token", b"next_page_token", "start_time", b"start_time", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListActiveUsersResponse: _TypeAlias = ListActiveUsersResponse  # noqa: Y015
+
+@_typing.final
+class GetEngagementRequest(_message.Message):
+    """Over which period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    COHORT_SPAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    @_builtins.property
+    def cohort_span(self) -> _duration_pb2.Duration:
+        """The length of the cohorts of `retention`: whole days, 1 to 31; absent: 7 days."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        cohort_span: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cohort_span", b"cohort_span", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohort_span", b"cohort_span", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEngagementRequest: _TypeAlias = GetEngagementRequest  # noqa: Y015
+
+@_typing.final
+class ActiveUserCount(_message.Message):
+    """Users active in a stretch of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    active_user_count: _builtins.int
+    """Users with at least one interaction in it."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Its start, UTC; the first may begin before the period, of which only its part counts."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        active_user_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_user_count", b"active_user_count", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActiveUserCount: _TypeAlias = ActiveUserCount  # noqa: Y015
+
+@_typing.final
+class SessionMetrics(_message.Message):
+    """Sessions that began in a period: stated ones, and inferred ones, which are interactions of one `session_id` that nobody stated, without a
+    gap of more than 30 minutes. What happens later than 24 hours behind the period's end is not looked at.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DeviceCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    TIMED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_LENGTH_FIELD_NUMBER: _builtins.int
+    MEDIAN_LENGTH_FIELD_NUMBER: _builtins.int
+    P90_LENGTH_FIELD_NUMBER: _builtins.int
+    BOUNCED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    BOUNCE_RATE_FIELD_NUMBER: _builtins.int
+    BOUNCE_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    AVG_PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_INTERACTION_COUNT_FIELD_NUMBER: _builtins.int
+    STATED_SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNTS_FIELD_NUMBER: _builtins.int
+    session_count: _builtins.int
+    """Sessions."""
+    user_count: _builtins.int
+    """Users who had one."""
+    timed_session_count: _builtins.int
+    """Sessions with a length: inferred ones from first to last interaction, stated ones from start to end where an end was stated."""
+    bounced_session_count: _builtins.int
+    """Sessions with exactly one page or exactly one interaction. Pages are those that the session states."""
+    bounce_rate: _builtins.float
+    """Bounced sessions ÷ sessions; absent without sessions."""
+    avg_page_count: _builtins.float
+    """Mean pages of the sessions that state any; absent without any."""
+    avg_interaction_count: _builtins.float
+    """Mean interactions per session, those of stated sessions within 24 hours of their start; absent without sessions."""
+    stated_session_count: _builtins.int
+    """Of the sessions, those that were stated."""
+    @_builtins.property
+    def avg_length(self) -> _duration_pb2.Duration:
+        """Mean length; absent without any."""
+
+    @_builtins.property
+    def median_length(self) -> _duration_pb2.Duration:
+        """Median length."""
+
+    @_builtins.property
+    def p90_length(self) -> _duration_pb2.Duration:
+        """The length that 90 % of sessions do not exceed."""
+
+    @_builtins.property
+    def bounce_rate_interval(self) -> Global___Interval:
+        """Interval of `bounce_rate`, with the user as the unit; absent without sessions."""
+
+    @_builtins.property
+    def device_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Stated sessions by device; not said is left out. At most 100 devices, the most frequent."""
+
+    def __init__(
+        self,
+        *,
+        session_count: _builtins.int = ...,
+        user_count: _builtins.int = ...,
+        timed_session_count: _builtins.int = ...,
+        avg_length: _duration_pb2.Duration | None = ...,
+        median_length: _duration_pb2.Duration | None = ...,
+        p90_length: _duration_pb2.Duration | None = ...,
+        bounced_session_count: _builtins.int = ...,
+        bounce_rate: _builtins.float | None = ...,
+        bounce_rate_interval: Global___Interval | None = ...,
+        avg_page_count: _builtins.float | None = ...,
+        avg_interaction_count: _builtins.float | None = ...,
+        stated_session_count: _builtins.int = ...,
+        device_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_interaction_count", b"_avg_interaction_count", "_avg_page_count", b"_avg_page_count", "_bounce_rate", b"_bounce_rate", "avg_interaction_count", b"avg_interaction_count", "avg_length", b"avg_length", "avg_page_count", b"avg_page_count", "bounce_rate", b"bounce_rate", "bounce_rate_interval", b"bounce_rate_interval", "median_length", b"median_length", "p90_length", b"p90_length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_interaction_count", b"_avg_interaction_count", "_avg_page_count", b"_avg_page_count", "_bounce_rate", b"_bounce_rate", "avg_interaction_count", b"avg_interaction_count", "avg_length", b"avg_length", "avg_page_count", b"avg_page_count", "bounce_rate", b"bounce_rate", "bounce_rate_interval", b"bounce_rate_interval", "bounced_session_count", b"bounced_session_count", "device_counts", b"device_counts", "median_length", b"median_length", "p90_length", b"p90_length", "session_count", b"session_count", "stated_session_count", b"stated_session_count", "timed_session_count", b"timed_session_count", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__avg_interaction_count: _TypeAlias = _typing.Literal["avg_interaction_count"]  # noqa: Y015
+    _WhichOneofArgType__avg_interaction_count: _TypeAlias = _typing.Literal["_avg_interaction_count", b"_avg_interaction_count"]  # noqa: Y015
+    _WhichOneofReturnType__avg_page_count: _TypeAlias = _typing.Literal["avg_page_count"]  # noqa: Y015
+    _WhichOneofArgType__avg_page_count: _TypeAlias = _typing.Literal["_avg_page_count", b"_avg_page_count"]  # noqa: Y015
+    _WhichOneofReturnType__bounce_rate: _TypeAlias = _typing.Literal["bounce_rate"]  # noqa: Y015
+    _WhichOneofArgType__bounce_rate: _TypeAlias = _typing.Literal["_bounce_rate", b"_bounce_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_interaction_count) -> _WhichOneofReturnType__avg_interaction_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_page_count) -> _WhichOneofReturnType__avg_page_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bounce_rate) -> _WhichOneofReturnType__bounce_rate | None: ...
+
+Global___SessionMetrics: _TypeAlias = SessionMetrics  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """How much one thing is used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    ADOPTION_FIELD_NUMBER: _builtins.int
+    ADOPTION_INTERVAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The page, feature or interaction type."""
+    use_count: _builtins.int
+    """How often."""
+    user_count: _builtins.int
+    """By how many of the active users."""
+    adoption: _builtins.float
+    """Adoption: these users ÷ active users."""
+    @_builtins.property
+    def adoption_interval(self) -> Global___Interval:
+        """Wilson interval of `adoption`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        use_count: _builtins.int = ...,
+        user_count: _builtins.int = ...,
+        adoption: _builtins.float = ...,
+        adoption_interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adoption_interval", b"adoption_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoption", b"adoption", "adoption_interval", b"adoption_interval", "name", b"name", "use_count", b"use_count", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class Cohort(_message.Message):
+    """Users whose first interaction known to the ledger fell into one stretch of the period, and who of them came back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    user_count: _builtins.int
+    """Its users."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the stretch."""
+
+    @_builtins.property
+    def retention(self) -> _containers.RepeatedCompositeFieldContainer[Global___Retention]:
+        """By stretches since: the first entry is the stretch itself, always 1. Stretches that the period does not hold in full are left out."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        user_count: _builtins.int = ...,
+        retention: _abc.Iterable[Global___Retention] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention", "start_time", b"start_time", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cohort: _TypeAlias = Cohort  # noqa: Y015
+
+@_typing.final
+class Retention(_message.Message):
+    """Who came back in one stretch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Stretches since the cohort's own."""
+    active_user_count: _builtins.int
+    """Users of the cohort with an interaction in it."""
+    rate: _builtins.float
+    """These ÷ the cohort's users; absent without users."""
+    @_builtins.property
+    def rate_interval(self) -> Global___Interval:
+        """Wilson interval of `rate`."""
+
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        active_user_count: _builtins.int = ...,
+        rate: _builtins.float | None = ...,
+        rate_interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate", b"_rate", "rate", b"rate", "rate_interval", b"rate_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate", b"_rate", "active_user_count", b"active_user_count", "offset", b"offset", "rate", b"rate", "rate_interval", b"rate_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate: _TypeAlias = _typing.Literal["rate"]  # noqa: Y015
+    _WhichOneofArgType__rate: _TypeAlias = _typing.Literal["_rate", b"_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate) -> _WhichOneofReturnType__rate | None: ...
+
+Global___Retention: _TypeAlias = Retention  # noqa: Y015
+
+@_typing.final
+class EngagementScores(_message.Message):
+    """How engagement scores are distributed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    DECILE_COUNTS_FIELD_NUMBER: _builtins.int
+    user_count: _builtins.int
+    """Users with an interaction in the 28 days before the period's end."""
+    mean: _builtins.float
+    """Mean score; absent without users."""
+    median: _builtins.float
+    """Median score; absent without users."""
+    @_builtins.property
+    def decile_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Users by score: 0 to below 10, 10 to below 20, …, 90 to 100; ten entries."""
+
+    def __init__(
+        self,
+        *,
+        user_count: _builtins.int = ...,
+        mean: _builtins.float | None = ...,
+        median: _builtins.float | None = ...,
+        decile_counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_median", b"_median", "mean", b"mean", "median", b"median"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_median", b"_median", "decile_counts", b"decile_counts", "mean", b"mean", "median", b"median", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__median: _TypeAlias = _typing.Literal["median"]  # noqa: Y015
+    _WhichOneofArgType__median: _TypeAlias = _typing.Literal["_median", b"_median"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__median) -> _WhichOneofReturnType__median | None: ...
+
+Global___EngagementScores: _TypeAlias = EngagementScores  # noqa: Y015
+
+@_typing.final
+class GetEngagementResponse(_message.Message):
+    """Figures of engagement. A user is active with at least one interaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    NEW_USER_COUNT_FIELD_NUMBER: _builtins.int
+    INTERACTION_COUNT_FIELD_NUMBER: _builtins.int
+    DAILY_ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    WEEKLY_ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    MONTHLY_ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+    STICKINESS_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    WEEKS_FIELD_NUMBER: _builtins.int
+    MONTHS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    INTERACTION_TYPES_FIELD_NUMBER: _builtins.int
+    COHORTS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    active_user_count: _builtins.int
+    """Users active in the period."""
+    new_user_count: _builtins.int
+    """Of these, those whose first interaction known to the ledger lies in it."""
+    interaction_count: _builtins.int
+    """Interactions in the period."""
+    daily_active_user_count: _builtins.int
+    """Users active in the last 24 hours of the period, or in all of it if it is shorter."""
+    weekly_active_user_count: _builtins.int
+    """In its last 7 days, likewise."""
+    monthly_active_user_count: _builtins.int
+    """In its last 30 days, likewise."""
+    stickiness: _builtins.float
+    """Daily ÷ monthly active users; absent without the latter."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActiveUserCount]:
+        """By day (UTC); days without anybody are left out."""
+
+    @_builtins.property
+    def weeks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActiveUserCount]:
+        """By week, from Monday on."""
+
+    @_builtins.property
+    def months(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActiveUserCount]:
+        """By calendar month."""
+
+    @_builtins.property
+    def sessions(self) -> Global___SessionMetrics:
+        """Sessions that began in the period."""
+
+    @_builtins.property
+    def pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """Pages: those of stated sessions, and `context["page"]` of interactions. At most 200, most users first."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """Features: `context["feature"]` of interactions. At most 200, most users first."""
+
+    @_builtins.property
+    def interaction_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """Interaction types, most users first."""
+
+    @_builtins.property
+    def cohorts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cohort]:
+        """Cohorts, oldest first; at most 60."""
+
+    @_builtins.property
+    def scores(self) -> Global___EngagementScores:
+        """The engagement score's distribution."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        active_user_count: _builtins.int = ...,
+        new_user_count: _builtins.int = ...,
+        interaction_count: _builtins.int = ...,
+        daily_active_user_count: _builtins.int = ...,
+        weekly_active_user_count: _builtins.int = ...,
+        monthly_active_user_count: _builtins.int = ...,
+        stickiness: _builtins.float | None = ...,
+        days: _abc.Iterable[Global___ActiveUserCount] | None = ...,
+        weeks: _abc.Iterable[Global___ActiveUserCount] | None = ...,
+        months: _abc.Iterable[Global___ActiveUserCount] | None = ...,
+        sessions: Global___SessionMetrics | None = ...,
+        pages: _abc.Iterable[Global___Usage] | None = ...,
+        features: _abc.Iterable[Global___Usage] | None = ...,
+        interaction_types: _abc.Iterable[Global___Usage] | None = ...,
+        cohorts: _abc.Iterable[Global___Cohort] | None = ...,
+        scores: Global___EngagementScores | None = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "active_user_count", b"active_user_count", "as_of_time", b"as_of_time", "cohorts", b"cohorts", "daily_active_user_count", b"daily_active_user_count", "days", b"days", "end_time", b"end_time", "features", b"features", "interaction_count", b"interaction_count", "interaction_types", b"interaction_types", "ledger_start_time", b"ledger_start_time", "monthly_active_user_count", b"monthly_active_user_count", "months", b"months", "new_user_count", b"new_user_count", "pages", b"pages", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness", "weekly_active_user_count", b"weekly_active_user_count", "weeks", b"weeks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stickiness: _TypeAlias = _typing.Literal["stickiness"]  # noqa: Y015
+    _WhichOneofArgType__stickiness: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stickiness) -> _WhichOneofReturnType__stickiness | None: ...
+
+Global___GetEngagementResponse: _TypeAlias = GetEngagementResponse  # noqa: Y015
+
+@_typing.final
+class GetOutcomeMetricsRequest(_message.Message):
+    """Which figures of outcomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_RULE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_WINDOW_FIELD_NUMBER: _builtins.int
+    STORY_COUNT_FIELD_NUMBER: _builtins.int
+    STORY_MIN_USERS_FIELD_NUMBER: _builtins.int
+    attribution_rule: Global___AttributionRule.ValueType
+    """How outcomes find their slate."""
+    story_count: _builtins.int
+    """Success stories per outcome type, at most 100; 0: none."""
+    story_min_users: _builtins.int
+    """Success stories of a type are told only where at least so many users have an improvement; at least 5; 0: 5."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these outcome types, at most 64; empty: all. The funnel and goals are answered whatever stands here."""
+
+    @_builtins.property
+    def attribution_window(self) -> _duration_pb2.Duration:
+        """How long after it was shown a slate may earn an outcome: above 0, at most 365 days; absent: 30 days."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+        attribution_rule: Global___AttributionRule.ValueType = ...,
+        attribution_window: _duration_pb2.Duration | None = ...,
+        story_count: _builtins.int = ...,
+        story_min_users: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution_window", b"attribution_window", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_rule", b"attribution_rule", "attribution_window", b"attribution_window", "end_time", b"end_time", "start_time", b"start_time", "story_count", b"story_count", "story_min_users", b"story_min_users", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOutcomeMetricsRequest: _TypeAlias = GetOutcomeMetricsRequest  # noqa: Y015
+
+@_typing.final
+class OutcomeTypeMetrics(_message.Message):
+    """Figures of one type of outcome, by when it occurred."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributedValueByAlgorithmEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    OUTCOME_COUNT_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    VALUED_COUNT_FIELD_NUMBER: _builtins.int
+    VALUE_SUM_FIELD_NUMBER: _builtins.int
+    AVG_VALUE_FIELD_NUMBER: _builtins.int
+    AVG_VALUE_INTERVAL_FIELD_NUMBER: _builtins.int
+    COMPARED_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_BEFORE_FIELD_NUMBER: _builtins.int
+    AVG_AFTER_FIELD_NUMBER: _builtins.int
+    IMPROVEMENT_COUNT_FIELD_NUMBER: _builtins.int
+    AVG_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    AVG_IMPROVEMENT_INTERVAL_FIELD_NUMBER: _builtins.int
+    MEDIAN_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    IMPROVED_RATE_FIELD_NUMBER: _builtins.int
+    IMPROVED_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_COUNT_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_VALUE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_VALUE_BY_ALGORITHM_FIELD_NUMBER: _builtins.int
+    COSTED_COUNT_FIELD_NUMBER: _builtins.int
+    COST_SUM_FIELD_NUMBER: _builtins.int
+    RETURN_ON_INVESTMENT_FIELD_NUMBER: _builtins.int
+    STORIES_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type."""
+    outcome_count: _builtins.int
+    """Outcomes."""
+    user_count: _builtins.int
+    """Users who had one."""
+    valued_count: _builtins.int
+    """Outcomes with a value."""
+    value_sum: _builtins.float
+    """Sum of the values."""
+    avg_value: _builtins.float
+    """Mean value (stars of satisfaction, say); absent without any."""
+    compared_count: _builtins.int
+    """Outcomes with a value before and after."""
+    avg_before: _builtins.float
+    """Mean value before, over those; absent without any."""
+    avg_after: _builtins.float
+    """Mean value after, over those; absent without any."""
+    improvement_count: _builtins.int
+    """Outcomes whose improvement is defined: compared, and the value before is above 0."""
+    avg_improvement: _builtins.float
+    """Mean of (after − before) ÷ before over those; absent without any."""
+    median_improvement: _builtins.float
+    """Median improvement; absent without any."""
+    improved_rate: _builtins.float
+    """Of those, the share above 0; absent without any."""
+    attributed_count: _builtins.int
+    """Outcomes that a slate earned."""
+    attributed_value: _builtins.float
+    """Sum of their values."""
+    costed_count: _builtins.int
+    """Outcomes with a value and a cost: their attribute `cost`, else the number `cost` of their item in the catalogue."""
+    cost_sum: _builtins.float
+    """Sum of these costs."""
+    return_on_investment: _builtins.float
+    """(gain − cost) ÷ cost over those, summed first; the gain is the value, less the value before where there is one. Absent without cost."""
+    @_builtins.property
+    def avg_value_interval(self) -> Global___Interval:
+        """Interval of `avg_value`, with the user as the unit; absent with fewer than two users."""
+
+    @_builtins.property
+    def avg_improvement_interval(self) -> Global___Interval:
+        """Interval of `avg_improvement`, with the user as the unit; absent with fewer than two users."""
+
+    @_builtins.property
+    def improved_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `improved_rate`."""
+
+    @_builtins.property
+    def attributed_value_by_algorithm(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Sum of their values by the slate's algorithm."""
+
+    @_builtins.property
+    def stories(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuccessStory]:
+        """The largest improvements; empty where too few users have one."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        outcome_count: _builtins.int = ...,
+        user_count: _builtins.int = ...,
+        valued_count: _builtins.int = ...,
+        value_sum: _builtins.float = ...,
+        avg_value: _builtins.float | None = ...,
+        avg_value_interval: Global___Interval | None = ...,
+        compared_count: _builtins.int = ...,
+        avg_before: _builtins.float | None = ...,
+        avg_after: _builtins.float | None = ...,
+        improvement_count: _builtins.int = ...,
+        avg_improvement: _builtins.float | None = ...,
+        avg_improvement_interval: Global___Interval | None = ...,
+        median_improvement: _builtins.float | None = ...,
+        improved_rate: _builtins.float | None = ...,
+        improved_rate_interval: Global___Interval | None = ...,
+        attributed_count: _builtins.int = ...,
+        attributed_value: _builtins.float = ...,
+        attributed_value_by_algorithm: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        costed_count: _builtins.int = ...,
+        cost_sum: _builtins.float = ...,
+        return_on_investment: _builtins.float | None = ...,
+        stories: _abc.Iterable[Global___SuccessStory] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_after", b"_avg_after", "_avg_before", b"_avg_before", "_avg_improvement", b"_avg_improvement", "_avg_value", b"_avg_value", "_improved_rate", b"_improved_rate", "_median_improvement", b"_median_improvement", "_return_on_investment", b"_return_on_investment", "avg_after", b"avg_after", "avg_before", b"avg_before", "avg_improvement", b"avg_improvement", "avg_improvement_interval", b"avg_improvement_interval", "avg_value", b"avg_value", "avg_value_interval", b"avg_value_interval", "improved_rate", b"improved_rate", "improved_rate_interval", b"improved_rate_interval", "median_improvement", b"median_improvement", "return_on_investment", b"return_on_investment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_after", b"_avg_after", "_avg_before", b"_avg_before", "_avg_improvement", b"_avg_improvement", "_avg_value", b"_avg_value", "_improved_rate", b"_improved_rate", "_median_improvement", b"_median_improvement", "_return_on_investment", b"_return_on_investment", "attributed_count", b"attributed_count", "attributed_value", b"attributed_value", "attributed_value_by_algorithm", b"attributed_value_by_algorithm", "avg_after", b"avg_after", "avg_before", b"avg_before", "avg_improvement", b"avg_improvement", "avg_improvement_interval", b"avg_improvement_interval", "avg_value", b"avg_value", "avg_value_interval", b"avg_value_interval", "compared_count", b"compared_count", "cost_sum", b"cost_sum", "costed_count", b"costed_count", "improved_rate", b"improved_rate", "improved_rate_interval", b"improved_rate_interval", "improvement_count", b"improvement_count", "median_improvement", b"median_improvement", "outcome_count", b"outcome_count", "return_on_investment", b"return_on_investment", "stories", b"stories", "type", b"type", "user_count", b"user_count", "value_sum", b"value_sum", "valued_count", b"valued_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__avg_after: _TypeAlias = _typing.Literal["avg_after"]  # noqa: Y015
+    _WhichOneofArgType__avg_after: _TypeAlias = _typing.Literal["_avg_after", b"_avg_after"]  # noqa: Y015
+    _WhichOneofReturnType__avg_before: _TypeAlias = _typing.Literal["avg_before"]  # noqa: Y015
+    _WhichOneofArgType__avg_before: _TypeAlias = _typing.Literal["_avg_before", b"_avg_before"]  # noqa: Y015
+    _WhichOneofReturnType__avg_improvement: _TypeAlias = _typing.Literal["avg_improvement"]  # noqa: Y015
+    _WhichOneofArgType__avg_improvement: _TypeAlias = _typing.Literal["_avg_improvement", b"_avg_improvement"]  # noqa: Y015
+    _WhichOneofReturnType__avg_value: _TypeAlias = _typing.Literal["avg_value"]  # noqa: Y015
+    _WhichOneofArgType__avg_value: _TypeAlias = _typing.Literal["_avg_value", b"_avg_value"]  # noqa: Y015
+    _WhichOneofReturnType__improved_rate: _TypeAlias = _typing.Literal["improved_rate"]  # noqa: Y015
+    _WhichOneofArgType__improved_rate: _TypeAlias = _typing.Literal["_improved_rate", b"_improved_rate"]  # noqa: Y015
+    _WhichOneofReturnType__median_improvement: _TypeAlias = _typing.Literal["median_improvement"]  # noqa: Y015
+    _WhichOneofArgType__median_improvement: _TypeAlias = _typing.Literal["_median_improvement", b"_median_improvement"]  # noqa: Y015
+    _WhichOneofReturnType__return_on_investment: _TypeAlias = _typing.Literal["return_on_investment"]  # noqa: Y015
+    _WhichOneofArgType__return_on_investment: _TypeAlias = _typing.Literal["_return_on_investment", b"_return_on_investment"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_after) -> _WhichOneofReturnType__avg_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_before) -> _WhichOneofReturnType__avg_before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_improvement) -> _WhichOneofReturnType__avg_improvement | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__avg_value) -> _WhichOneofReturnType__avg_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__improved_rate) -> _WhichOneofReturnType__improved_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__median_improvement) -> _WhichOneofReturnType__median_improvement | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__return_on_investment) -> _WhichOneofReturnType__return_on_investment | None: ...
+
+Global___OutcomeTypeMetrics: _TypeAlias = OutcomeTypeMetrics  # noqa: Y015
+
+@_typing.final
+class SuccessStory(_message.Message):
+    """A large improvement, without the name of whose it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PSEUDONYM_FIELD_NUMBER: _builtins.int
+    BEFORE_VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    TIME_SINCE_SHOWN_FIELD_NUMBER: _builtins.int
+    pseudonym: _builtins.str
+    """The user under another name: the same in every answer of this deployment, and of no use elsewhere."""
+    before_value: _builtins.float
+    """The value before."""
+    value: _builtins.float
+    """The value after."""
+    improvement: _builtins.float
+    """(after − before) ÷ before."""
+    item_id: _builtins.str
+    """The item that it came from; empty: not said."""
+    @_builtins.property
+    def occur_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came about."""
+
+    @_builtins.property
+    def time_since_shown(self) -> _duration_pb2.Duration:
+        """Time from the slate that earned it; absent: none did."""
+
+    def __init__(
+        self,
+        *,
+        pseudonym: _builtins.str = ...,
+        before_value: _builtins.float = ...,
+        value: _builtins.float = ...,
+        improvement: _builtins.float = ...,
+        occur_time: _timestamp_pb2.Timestamp | None = ...,
+        item_id: _builtins.str = ...,
+        time_since_shown: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time", "time_since_shown", b"time_since_shown"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_value", b"before_value", "improvement", b"improvement", "item_id", b"item_id", "occur_time", b"occur_time", "pseudonym", b"pseudonym", "time_since_shown", b"time_since_shown", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuccessStory: _TypeAlias = SuccessStory  # noqa: Y015
+
+@_typing.final
+class ApplicationFunnel(_message.Message):
+    """How far the period's impressions of one tier came towards an accepted application."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StepRatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class StepRateIntervalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Interval: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Interval | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TIER_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SHOWN_COUNT_FIELD_NUMBER: _builtins.int
+    VIEWED_COUNT_FIELD_NUMBER: _builtins.int
+    APPLIED_COUNT_FIELD_NUMBER: _builtins.int
+    INTERVIEW_COUNT_FIELD_NUMBER: _builtins.int
+    OFFER_COUNT_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_RATES_FIELD_NUMBER: _builtins.int
+    STEP_RATE_INTERVALS_FIELD_NUMBER: _builtins.int
+    CONVERSION_RATE_FIELD_NUMBER: _builtins.int
+    CONVERSION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The item's attribute `tier` as the slate recorded it; empty: not said."""
+    total: _builtins.bool
+    """Whether these are all tiers together."""
+    shown_count: _builtins.int
+    """Impressions."""
+    viewed_count: _builtins.int
+    """Impressions viewed, clicked, or further on."""
+    applied_count: _builtins.int
+    """Impressions with an `apply` interaction or an outcome of type `application`."""
+    interview_count: _builtins.int
+    """Impressions with such an outcome whose attribute `result` is `interview`, `offer` or `accepted`."""
+    offer_count: _builtins.int
+    """`offer` or `accepted`."""
+    accepted_count: _builtins.int
+    """`accepted`."""
+    conversion_rate: _builtins.float
+    """Accepted ÷ shown; absent without impressions."""
+    @_builtins.property
+    def step_rates(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Each of the last five ÷ the one before it, where that is not 0: `viewed`, `applied`, `interview`, `offer`, `accepted`."""
+
+    @_builtins.property
+    def step_rate_intervals(self) -> _containers.MessageMap[_builtins.str, Global___Interval]:
+        """Wilson intervals of `step_rates`."""
+
+    @_builtins.property
+    def conversion_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `conversion_rate`."""
+
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        total: _builtins.bool = ...,
+        shown_count: _builtins.int = ...,
+        viewed_count: _builtins.int = ...,
+        applied_count: _builtins.int = ...,
+        interview_count: _builtins.int = ...,
+        offer_count: _builtins.int = ...,
+        accepted_count: _builtins.int = ...,
+        step_rates: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        step_rate_intervals: _abc.Mapping[_builtins.str, Global___Interval] | None = ...,
+        conversion_rate: _builtins.float | None = ...,
+        conversion_rate_interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_conversion_rate", b"_conversion_rate", "conversion_rate", b"conversion_rate", "conversion_rate_interval", b"conversion_rate_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_conversion_rate", b"_conversion_rate", "accepted_count", b"accepted_count", "applied_count", b"applied_count", "conversion_rate", b"conversion_rate", "conversion_rate_interval", b"conversion_rate_interval", "interview_count", b"interview_count", "offer_count", b"offer_count", "shown_count", b"shown_count", "step_rate_intervals", b"step_rate_intervals", "step_rates", b"step_rates", "tier", b"tier", "total", b"total", "viewed_count", b"viewed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__conversion_rate: _TypeAlias = _typing.Literal["conversion_rate"]  # noqa: Y015
+    _WhichOneofArgType__conversion_rate: _TypeAlias = _typing.Literal["_conversion_rate", b"_conversion_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__conversion_rate) -> _WhichOneofReturnType__conversion_rate | None: ...
+
+Global___ApplicationFunnel: _TypeAlias = ApplicationFunnel  # noqa: Y015
+
+@_typing.final
+class GoalMetrics(_message.Message):
+    """Outcomes of type `goal`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GOAL_COUNT_FIELD_NUMBER: _builtins.int
+    REACHED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETION_RATE_FIELD_NUMBER: _builtins.int
+    COMPLETION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    goal_count: _builtins.int
+    """Goals."""
+    reached_count: _builtins.int
+    """Reached: the value is at least the attribute `target`; without a target, the attribute `result` is `reached`, `completed` or `achieved`;
+    without either, every one, since its outcome says that it came about.
+    """
+    completion_rate: _builtins.float
+    """Reached ÷ goals; absent without goals."""
+    user_count: _builtins.int
+    """Users with a goal."""
+    @_builtins.property
+    def completion_rate_interval(self) -> Global___Interval:
+        """Interval of `completion_rate`, with the user as the unit."""
+
+    def __init__(
+        self,
+        *,
+        goal_count: _builtins.int = ...,
+        reached_count: _builtins.int = ...,
+        completion_rate: _builtins.float | None = ...,
+        completion_rate_interval: Global___Interval | None = ...,
+        user_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_completion_rate", b"_completion_rate", "completion_rate", b"completion_rate", "completion_rate_interval", b"completion_rate_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion_rate", b"_completion_rate", "completion_rate", b"completion_rate", "completion_rate_interval", b"completion_rate_interval", "goal_count", b"goal_count", "reached_count", b"reached_count", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__completion_rate: _TypeAlias = _typing.Literal["completion_rate"]  # noqa: Y015
+    _WhichOneofArgType__completion_rate: _TypeAlias = _typing.Literal["_completion_rate", b"_completion_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_rate) -> _WhichOneofReturnType__completion_rate | None: ...
+
+Global___GoalMetrics: _TypeAlias = GoalMetrics  # noqa: Y015
+
+@_typing.final
+class GetOutcomeMetricsResponse(_message.Message):
+    """Figures of outcomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPES_FIELD_NUMBER: _builtins.int
+    FUNNEL_FIELD_NUMBER: _builtins.int
+    GOALS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_RULE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_WINDOW_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    attribution_rule: Global___AttributionRule.ValueType
+    """How outcomes found their slate."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeTypeMetrics]:
+        """By outcome type, most outcomes first."""
+
+    @_builtins.property
+    def funnel(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplicationFunnel]:
+        """The funnel of applications by tier, most impressions first, all tiers together at the end; empty without impressions."""
+
+    @_builtins.property
+    def goals(self) -> Global___GoalMetrics:
+        """Goals."""
+
+    @_builtins.property
+    def attribution_window(self) -> _duration_pb2.Duration:
+        """How long after it was shown a slate may earn an outcome."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        types: _abc.Iterable[Global___OutcomeTypeMetrics] | None = ...,
+        funnel: _abc.Iterable[Global___ApplicationFunnel] | None = ...,
+        goals: Global___GoalMetrics | None = ...,
+        attribution_rule: Global___AttributionRule.ValueType = ...,
+        attribution_window: _duration_pb2.Duration | None = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "attribution_window", b"attribution_window", "end_time", b"end_time", "goals", b"goals", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "attribution_rule", b"attribution_rule", "attribution_window", b"attribution_window", "end_time", b"end_time", "funnel", b"funnel", "goals", b"goals", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOutcomeMetricsResponse: _TypeAlias = GetOutcomeMetricsResponse  # noqa: Y015
+
+@_typing.final
+class GetSlateQualityRequest(_message.Message):
+    """Of which slates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BY_ALGORITHM_FIELD_NUMBER: _builtins.int
+    BY_DAY_FIELD_NUMBER: _builtins.int
+    by_algorithm: _builtins.bool
+    """One row per algorithm and one for all, instead of the latter alone."""
+    by_day: _builtins.bool
+    """The same for every day (UTC) of the period, at most 92 days."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here on; absent: 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to here, not included; absent: the end of the running hour."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        by_algorithm: _builtins.bool = ...,
+        by_day: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_algorithm", b"by_algorithm", "by_day", b"by_day", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSlateQualityRequest: _TypeAlias = GetSlateQualityRequest  # noqa: Y015
+
+@_typing.final
+class SlateQuality(_message.Message):
+    """How varied a group of slates is, and how much of the catalogue it shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    DAY_TIME_FIELD_NUMBER: _builtins.int
+    SLATE_COUNT_FIELD_NUMBER: _builtins.int
+    IMPRESSION_COUNT_FIELD_NUMBER: _builtins.int
+    VARIED_SLATE_COUNT_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    SHOWN_CATALOGUE_ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    NOVELTY_FIELD_NUMBER: _builtins.int
+    GINI_FIELD_NUMBER: _builtins.int
+    COLD_IMPRESSION_COUNT_FIELD_NUMBER: _builtins.int
+    COLD_ITEM_SHARE_FIELD_NUMBER: _builtins.int
+    COLD_ITEM_SHARE_INTERVAL_FIELD_NUMBER: _builtins.int
+    algorithm: _builtins.str
+    """The algorithm; empty: not said, or all of them."""
+    total: _builtins.bool
+    """Whether these are the slates of all algorithms."""
+    slate_count: _builtins.int
+    """Slates."""
+    impression_count: _builtins.int
+    """Impressions."""
+    varied_slate_count: _builtins.int
+    """Slates of at least two items."""
+    diversity: _builtins.float
+    """Mean over those of 1 − mean pairwise similarity; absent without any."""
+    shown_catalogue_item_count: _builtins.int
+    """Items of the catalogue that were shown."""
+    catalogue_item_count: _builtins.int
+    """Items of the catalogue, as it is now."""
+    coverage: _builtins.float
+    """Share of the catalogue's items that were shown; absent without a catalogue."""
+    novelty: _builtins.float
+    """Mean over impressions of −log2(p), p = (interactions with the item in the period + 1) ÷ (all interactions + items); items are the
+    catalogue's and those shown. Bits: rarely touched items are novel. Absent without impressions.
+    """
+    gini: _builtins.float
+    """Gini coefficient of impressions over the catalogue's items and those shown: 0 all alike, towards 1 few have all. Never-shown items
+    count. Absent without impressions.
+    """
+    cold_impression_count: _builtins.int
+    """Impressions of items without any interaction in the 30 days before (the period, or the day)."""
+    cold_item_share: _builtins.float
+    """These ÷ impressions; absent without impressions."""
+    @_builtins.property
+    def day_time(self) -> _timestamp_pb2.Timestamp:
+        """The day's first moment, UTC; absent: the whole period."""
+
+    @_builtins.property
+    def cold_item_share_interval(self) -> Global___Interval:
+        """Wilson interval of `cold_item_share`."""
+
+    def __init__(
+        self,
+        *,
+        algorithm: _builtins.str = ...,
+        total: _builtins.bool = ...,
+        day_time: _timestamp_pb2.Timestamp | None = ...,
+        slate_count: _builtins.int = ...,
+        impression_count: _builtins.int = ...,
+        varied_slate_count: _builtins.int = ...,
+        diversity: _builtins.float | None = ...,
+        shown_catalogue_item_count: _builtins.int = ...,
+        catalogue_item_count: _builtins.int = ...,
+        coverage: _builtins.float | None = ...,
+        novelty: _builtins.float | None = ...,
+        gini: _builtins.float | None = ...,
+        cold_impression_count: _builtins.int = ...,
+        cold_item_share: _builtins.float | None = ...,
+        cold_item_share_interval: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cold_item_share", b"_cold_item_share", "_coverage", b"_coverage", "_diversity", b"_diversity", "_gini", b"_gini", "_novelty", b"_novelty", "cold_item_share", b"cold_item_share", "cold_item_share_interval", b"cold_item_share_interval", "coverage", b"coverage", "day_time", b"day_time", "diversity", b"diversity", "gini", b"gini", "novelty", b"novelty"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cold_item_share", b"_cold_item_share", "_coverage", b"_coverage", "_diversity", b"_diversity", "_gini", b"_gini", "_novelty", b"_novelty", "algorithm", b"algorithm", "catalogue_item_count", b"catalogue_item_count", "cold_impression_count", b"cold_impression_count", "cold_item_share", b"cold_item_share", "cold_item_share_interval", b"cold_item_share_interval", "coverage", b"coverage", "day_time", b"day_time", "diversity", b"diversity", "gini", b"gini", "impression_count", b"impression_count", "novelty", b"novelty", "shown_catalogue_item_count", b"shown_catalogue_item_count", "slate_count", b"slate_count", "total", b"total", "varied_slate_count", b"varied_slate_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cold_item_share: _TypeAlias = _typing.Literal["cold_item_share"]  # noqa: Y015
+    _WhichOneofArgType__cold_item_share: _TypeAlias = _typing.Literal["_cold_item_share", b"_cold_item_share"]  # noqa: Y015
+    _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
+    _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__diversity: _TypeAlias = _typing.Literal["diversity"]  # noqa: Y015
+    _WhichOneofArgType__diversity: _TypeAlias = _typing.Literal["_diversity", b"_diversity"]  # noqa: Y015
+    _WhichOneofReturnType__gini: _TypeAlias = _typing.Literal["gini"]  # noqa: Y015
+    _WhichOneofArgType__gini: _TypeAlias = _typing.Literal["_gini", b"_gini"]  # noqa: Y015
+    _WhichOneofReturnType__novelty: _TypeAlias = _typing.Literal["novelty"]  # noqa: Y015
+    _WhichOneofArgType__novelty: _TypeAlias = _typing.Literal["_novelty", b"_novelty"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cold_item_share) -> _WhichOneofReturnType__cold_item_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity) -> _WhichOneofReturnType__diversity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gini) -> _WhichOneofReturnType__gini | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__novelty) -> _WhichOneofReturnType__novelty | None: ...
+
+Global___SlateQuality: _TypeAlias = SlateQuality  # noqa: Y015
+
+@_typing.final
+class GetSlateQualityResponse(_message.Message):
+    """The figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlateQuality]:
+        """The whole period first, then days, oldest first; in each, all algorithms together first, then each, most impressions first."""
+
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in the figures."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the period answered for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period answered for, not included."""
+
+    @_builtins.property
+    def ledger_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The ledger is whole from here on: what happened before has been deleted because of its age, and figures of it stand on tallies alone,
+        where there are any. Absent: it is whole from the beginning.
+        """
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___SlateQuality] | None = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "rows", b"rows", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSlateQualityResponse: _TypeAlias = GetSlateQualityResponse  # noqa: Y015
+
+@_typing.final
 class GetOverviewRequest(_message.Message):
     """Over which period."""
 
@@ -1624,3 +3131,69 @@ class GetOverviewResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetOverviewResponse: _TypeAlias = GetOverviewResponse  # noqa: Y015
+
+@_typing.final
+class WatchOverviewRequest(_message.Message):
+    """Which overview, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """As GetOverviewRequest says. An absent end moves on with the clock."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Likewise."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Shortest time between two answers, 1 second to 1 minute; absent: 2 seconds."""
+
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """When the stream ends by itself, at most an hour; absent: an hour. Then ask again. The call's own deadline may end it sooner."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "interval", b"interval", "lifetime", b"lifetime", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "interval", b"interval", "lifetime", b"lifetime", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOverviewRequest: _TypeAlias = WatchOverviewRequest  # noqa: Y015
+
+@_typing.final
+class WatchOverviewResponse(_message.Message):
+    """The overview as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overview(self) -> Global___GetOverviewResponse:
+        """As GetOverview answers."""
+
+    def __init__(
+        self,
+        *,
+        overview: Global___GetOverviewResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overview", b"overview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overview", b"overview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOverviewResponse: _TypeAlias = WatchOverviewResponse  # noqa: Y015

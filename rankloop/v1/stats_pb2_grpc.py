@@ -61,10 +61,40 @@ class StatsServiceStub:
                 request_serializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsRequest.SerializeToString,
                 response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsResponse.FromString,
                 _registered_method=True)
+        self.ListTopItems = channel.unary_unary(
+                '/rankloop.v1.StatsService/ListTopItems',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.ListTopItemsRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.ListTopItemsResponse.FromString,
+                _registered_method=True)
+        self.ListActiveUsers = channel.unary_unary(
+                '/rankloop.v1.StatsService/ListActiveUsers',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.ListActiveUsersRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.ListActiveUsersResponse.FromString,
+                _registered_method=True)
+        self.GetEngagement = channel.unary_unary(
+                '/rankloop.v1.StatsService/GetEngagement',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.GetEngagementRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetEngagementResponse.FromString,
+                _registered_method=True)
+        self.GetOutcomeMetrics = channel.unary_unary(
+                '/rankloop.v1.StatsService/GetOutcomeMetrics',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsResponse.FromString,
+                _registered_method=True)
+        self.GetSlateQuality = channel.unary_unary(
+                '/rankloop.v1.StatsService/GetSlateQuality',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.GetSlateQualityRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetSlateQualityResponse.FromString,
+                _registered_method=True)
         self.GetOverview = channel.unary_unary(
                 '/rankloop.v1.StatsService/GetOverview',
                 request_serializer=rankloop_dot_v1_dot_stats__pb2.GetOverviewRequest.SerializeToString,
                 response_deserializer=rankloop_dot_v1_dot_stats__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
+        self.WatchOverview = channel.unary_stream(
+                '/rankloop.v1.StatsService/WatchOverview',
+                request_serializer=rankloop_dot_v1_dot_stats__pb2.WatchOverviewRequest.SerializeToString,
+                response_deserializer=rankloop_dot_v1_dot_stats__pb2.WatchOverviewResponse.FromString,
                 _registered_method=True)
 
 
@@ -108,8 +138,51 @@ class StatsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTopItems(self, request, context):
+        """The best items, paged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListActiveUsers(self, request, context):
+        """The most active users, paged. Reads the period's interactions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEngagement(self, request, context):
+        """Active users, sessions, what they use, who stays. Reads the period's interactions; an answer may be up to a minute old, and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOutcomeMetrics(self, request, context):
+        """Valued results: what they were worth, what slates earned of them, and the funnel of applications. Reads the period's outcomes; an answer
+        may be up to a minute old, and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSlateQuality(self, request, context):
+        """How varied slates are, and how much of the catalogue they show. An answer may be up to a minute old, and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOverview(self, request, context):
         """What a dashboard's first page needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOverview(self, request, context):
+        """The same, once at once and then whenever it has changed, until the caller leaves or `lifetime` is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,10 +216,40 @@ def add_StatsServiceServicer_to_server(servicer, server):
                     request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsRequest.FromString,
                     response_serializer=rankloop_dot_v1_dot_stats__pb2.GetTypeMetricsResponse.SerializeToString,
             ),
+            'ListTopItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTopItems,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.ListTopItemsRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.ListTopItemsResponse.SerializeToString,
+            ),
+            'ListActiveUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActiveUsers,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.ListActiveUsersRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.ListActiveUsersResponse.SerializeToString,
+            ),
+            'GetEngagement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEngagement,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetEngagementRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.GetEngagementResponse.SerializeToString,
+            ),
+            'GetOutcomeMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOutcomeMetrics,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsResponse.SerializeToString,
+            ),
+            'GetSlateQuality': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSlateQuality,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetSlateQualityRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.GetSlateQualityResponse.SerializeToString,
+            ),
             'GetOverview': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOverview,
                     request_deserializer=rankloop_dot_v1_dot_stats__pb2.GetOverviewRequest.FromString,
                     response_serializer=rankloop_dot_v1_dot_stats__pb2.GetOverviewResponse.SerializeToString,
+            ),
+            'WatchOverview': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOverview,
+                    request_deserializer=rankloop_dot_v1_dot_stats__pb2.WatchOverviewRequest.FromString,
+                    response_serializer=rankloop_dot_v1_dot_stats__pb2.WatchOverviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -297,6 +400,141 @@ class StatsService:
             _registered_method=True)
 
     @staticmethod
+    def ListTopItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/ListTopItems',
+            rankloop_dot_v1_dot_stats__pb2.ListTopItemsRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.ListTopItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActiveUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/ListActiveUsers',
+            rankloop_dot_v1_dot_stats__pb2.ListActiveUsersRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.ListActiveUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEngagement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/GetEngagement',
+            rankloop_dot_v1_dot_stats__pb2.GetEngagementRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.GetEngagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOutcomeMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/GetOutcomeMetrics',
+            rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.GetOutcomeMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSlateQuality(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloop.v1.StatsService/GetSlateQuality',
+            rankloop_dot_v1_dot_stats__pb2.GetSlateQualityRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.GetSlateQualityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetOverview(request,
             target,
             options=(),
@@ -313,6 +551,33 @@ class StatsService:
             '/rankloop.v1.StatsService/GetOverview',
             rankloop_dot_v1_dot_stats__pb2.GetOverviewRequest.SerializeToString,
             rankloop_dot_v1_dot_stats__pb2.GetOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rankloop.v1.StatsService/WatchOverview',
+            rankloop_dot_v1_dot_stats__pb2.WatchOverviewRequest.SerializeToString,
+            rankloop_dot_v1_dot_stats__pb2.WatchOverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,8 +28,22 @@ class StatsServiceStub:
     """Figures of slates and their impressions, grouped."""
     GetTypeMetrics: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetTypeMetricsRequest, _stats_pb2.GetTypeMetricsResponse]
     """What became of recommendations, by item type: shown, acted upon, ignored, untouched, how soon, completed, given up where."""
+    ListTopItems: _aio.UnaryUnaryMultiCallable[_stats_pb2.ListTopItemsRequest, _stats_pb2.ListTopItemsResponse]
+    """The best items, paged."""
+    ListActiveUsers: _aio.UnaryUnaryMultiCallable[_stats_pb2.ListActiveUsersRequest, _stats_pb2.ListActiveUsersResponse]
+    """The most active users, paged. Reads the period's interactions."""
+    GetEngagement: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetEngagementRequest, _stats_pb2.GetEngagementResponse]
+    """Active users, sessions, what they use, who stays. Reads the period's interactions; an answer may be up to a minute old, and says so."""
+    GetOutcomeMetrics: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetOutcomeMetricsRequest, _stats_pb2.GetOutcomeMetricsResponse]
+    """Valued results: what they were worth, what slates earned of them, and the funnel of applications. Reads the period's outcomes; an answer
+    may be up to a minute old, and says so.
+    """
+    GetSlateQuality: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetSlateQualityRequest, _stats_pb2.GetSlateQualityResponse]
+    """How varied slates are, and how much of the catalogue they show. An answer may be up to a minute old, and says so."""
     GetOverview: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetOverviewRequest, _stats_pb2.GetOverviewResponse]
     """What a dashboard's first page needs."""
+    WatchOverview: _aio.UnaryStreamMultiCallable[_stats_pb2.WatchOverviewRequest, _stats_pb2.WatchOverviewResponse]
+    """The same, once at once and then whenever it has changed, until the caller leaves or `lifetime` is over."""
 
 class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What every ranking earned. Periods are `[start_time, end_time)` in UTC; an absent end is the end of the running hour, an absent start
@@ -77,11 +91,61 @@ class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
         """What became of recommendations, by item type: shown, acted upon, ignored, untouched, how soon, completed, given up where."""
 
     @_abc_1.abstractmethod
+    def ListTopItems(
+        self,
+        request: _stats_pb2.ListTopItemsRequest,
+        context: _aio.ServicerContext[_stats_pb2.ListTopItemsRequest, _abc.Awaitable[_stats_pb2.ListTopItemsResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.ListTopItemsResponse]:
+        """The best items, paged."""
+
+    @_abc_1.abstractmethod
+    def ListActiveUsers(
+        self,
+        request: _stats_pb2.ListActiveUsersRequest,
+        context: _aio.ServicerContext[_stats_pb2.ListActiveUsersRequest, _abc.Awaitable[_stats_pb2.ListActiveUsersResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.ListActiveUsersResponse]:
+        """The most active users, paged. Reads the period's interactions."""
+
+    @_abc_1.abstractmethod
+    def GetEngagement(
+        self,
+        request: _stats_pb2.GetEngagementRequest,
+        context: _aio.ServicerContext[_stats_pb2.GetEngagementRequest, _abc.Awaitable[_stats_pb2.GetEngagementResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.GetEngagementResponse]:
+        """Active users, sessions, what they use, who stays. Reads the period's interactions; an answer may be up to a minute old, and says so."""
+
+    @_abc_1.abstractmethod
+    def GetOutcomeMetrics(
+        self,
+        request: _stats_pb2.GetOutcomeMetricsRequest,
+        context: _aio.ServicerContext[_stats_pb2.GetOutcomeMetricsRequest, _abc.Awaitable[_stats_pb2.GetOutcomeMetricsResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.GetOutcomeMetricsResponse]:
+        """Valued results: what they were worth, what slates earned of them, and the funnel of applications. Reads the period's outcomes; an answer
+        may be up to a minute old, and says so.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSlateQuality(
+        self,
+        request: _stats_pb2.GetSlateQualityRequest,
+        context: _aio.ServicerContext[_stats_pb2.GetSlateQualityRequest, _abc.Awaitable[_stats_pb2.GetSlateQualityResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.GetSlateQualityResponse]:
+        """How varied slates are, and how much of the catalogue they show. An answer may be up to a minute old, and says so."""
+
+    @_abc_1.abstractmethod
     def GetOverview(
         self,
         request: _stats_pb2.GetOverviewRequest,
         context: _aio.ServicerContext[_stats_pb2.GetOverviewRequest, _abc.Awaitable[_stats_pb2.GetOverviewResponse]],
     ) -> _abc.Awaitable[_stats_pb2.GetOverviewResponse]:
         """What a dashboard's first page needs."""
+
+    @_abc_1.abstractmethod
+    def WatchOverview(
+        self,
+        request: _stats_pb2.WatchOverviewRequest,
+        context: _aio.ServicerContext[_stats_pb2.WatchOverviewRequest, _abc.AsyncIterator[_stats_pb2.WatchOverviewResponse]],
+    ) -> _abc.AsyncIterator[_stats_pb2.WatchOverviewResponse]:
+        """The same, once at once and then whenever it has changed, until the caller leaves or `lifetime` is over."""
 
 def add_StatsServiceServicer_to_server(servicer: StatsServiceServicer, server: _aio.Server) -> None: ...

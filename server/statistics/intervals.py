@@ -22,3 +22,13 @@ def wilson(successes: int, trials: int) -> Interval | None:
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == trials else (centre + spread) / scale
     return Interval(low=low, high=high, level=LEVEL)
+
+
+def wilson_low(successes: float, trials: int) -> float:
+    """The lower end of that interval, 0 without trials. Also of a mean of values within 0 to 1, `successes` their sum: their variance is at
+    most that of a proportion, so it is on the safe side."""
+    if trials <= 0 or successes <= 0:
+        return 0.0
+    share = min(1.0, successes / trials)
+    spread = Z * math.sqrt(share * (1 - share) / trials + Z * Z / (4 * trials * trials))
+    return (share + Z * Z / (2 * trials) - spread) / (1 + Z * Z / trials)

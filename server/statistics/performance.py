@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from collector.attribution import NANOS
 from collector.tally import DIMENSIONS, scope_of
 from rankloop.v1 import stats_pb2 as pb
 from runtime.errors import InvalidInput
 from runtime.timestamps import to_duration
+from server.statistics.clustered import clustered_wilson
 from server.statistics.counted import Counted
 from server.statistics.figures import Counters, label_sum, outcome_value, ratio
 from server.statistics.intervals import wilson
 from server.statistics.period import Period
+from server.statistics.repeated import ByUser
 
 MAX_DIMENSIONS = 2
 
@@ -101,3 +103,12 @@ def performance_row(dimensions: dict[str, str], counters: Counters) -> pb.Perfor
     if touched := count("touched"):
         row.quality_score = 100 * label_sum(counters) / touched
     return row
+
+
+def add_clustered(rows: Sequence[pb.PerformanceRow], grouping: tuple[str, ...], found: Mapping[tuple[str, ...], ByUser]) -> None:
+    """Adds what takes users for the unit."""
+    for row in rows:
+        by_user = found.get(tuple(row.dimensions[name] for name in grouping), {})
+        row.user_count = len(by_user)
+        if (interval := clustered_wilson(by_user.values())) is not None:
+            row.ctr_clustered_interval.CopyFrom(interval)

@@ -18,12 +18,15 @@ from runtime.timestamps import EPOCH, at_millisecond, to_timestamp
 from server.health.examination import Glance
 from server.health.messages import finding_message
 from server.paging import last_of, page_size, token_after
+from server.statistics.analyses import Analyses
 from server.statistics.counted import Counted
 from server.statistics.figures import ratio, type_counts
 from server.statistics.frame import Frame, check_id, check_ids
 from server.statistics.items import item_stats
-from server.statistics.performance import grouping_of, performance_row, performance_rows
+from server.statistics.performance import add_clustered, grouping_of, performance_row, performance_rows
 from server.statistics.period import period_of
+from server.statistics.remembered import Remembered
+from server.statistics.repeated import clicks_by_user
 from server.statistics.times import Times
 from server.statistics.types import type_metrics, type_summaries
 from server.statistics.users import read_history, user_stats
@@ -38,6 +41,8 @@ class Statistics:
         self._mongo = mongo
         self._glance = glance
         self._counted = Counted(mongo, rule)
+        self._remembered = Remembered(mongo)
+        self.analyses = Analyses(mongo, self._counted, self._remembered, clock)
         self._clock = clock
         self._frame = Frame(mongo, clock)
         self._times = Times(mongo)
@@ -54,7 +59,15 @@ class Statistics:
         check_id("user_id", request.user_id, required=True)
         period, as_of = await self._frame.asked(request)
         history = await read_history(self._mongo, request.user_id, period)
-        return await self._frame.framed(pb.GetUserStatsResponse(stats=user_stats(request.user_id, history, period)), period, as_of)
+        stats = user_stats(request.user_id, history, period)
+        if (engagement := await self.analyses.engagement_of(request.user_id, period.end)) is not None:
+            stats.engagement.CopyFrom(engagement)
+            stats.engagement_score = engagement.score
+        return await self._frame.framed(pb.GetUserStatsResponse(stats=stats), period, as_of)
+
+    async def close(self) -> None:
+        """Breaks off what is being counted for nobody any more."""
+        await self._remembered.close()
 
     async def user_interactions(self, request: pb.ListUserInteractionsRequest) -> pb.ListUserInteractionsResponse:
         """A page of a user's history."""
@@ -94,6 +107,8 @@ class Statistics:
         grouping = grouping_of(request.group_by)
         period, as_of = await self._frame.asked(request)
         rows = await performance_rows(self._counted, grouping, period)
+        if request.clustered_intervals:
+            add_clustered(rows, grouping, await clicks_by_user(self._mongo, grouping, period))
         return await self._frame.framed(pb.GetPerformanceResponse(rows=rows), period, as_of)
 
     async def types(self, request: pb.GetTypeMetricsRequest) -> pb.GetTypeMetricsResponse:
@@ -106,15 +121,20 @@ class Statistics:
     async def overview(self, request: pb.GetOverviewRequest) -> pb.GetOverviewResponse:
         """The first page."""
         period, as_of = await self._frame.asked(request)
-        interactions = await self._counted.by_day("all", "", period)
-        shown = await self._counted.by_day(scope_of(()), (), period)
-        totals = [_summed(days.values()) for days in (interactions, shown)]
+
+        async def count() -> pb.GetOverviewResponse:
+            interactions = await self._counted.by_day("all", "", period)
+            shown = await self._counted.by_day(scope_of(()), (), period)
+            totals = [_summed(days.values()) for days in (interactions, shown)]
+            return pb.GetOverviewResponse(
+                interaction_count=totals[0].get("interactions", 0),
+                counts=type_counts(totals[0]),
+                performance=performance_row({}, totals[1]),
+                types=await type_summaries(self._counted, period),
+                days=[_day(day, interactions.get(day, {}), shown.get(day, {})) for day in sorted(interactions.keys() | shown.keys())],
+            )
+
         answer = pb.GetOverviewResponse(
-            interaction_count=totals[0].get("interactions", 0),
-            counts=type_counts(totals[0]),
-            performance=performance_row({}, totals[1]),
-            types=await type_summaries(self._counted, period),
-            days=[_day(day, interactions.get(day, {}), shown.get(day, {})) for day in sorted(interactions.keys() | shown.keys())],
             item_count=await self._mongo.collection("items").estimated_count(),
             user_count=await self._mongo.collection("users").estimated_count(),
             pending_count=sum(
@@ -122,6 +142,8 @@ class Statistics:
             ),
             quarantined_count=await self._mongo.collection("quarantine").estimated_count(),
         )
+        # Figures are as they were counted while nothing was folded since; what else is here is always of now.
+        answer.MergeFrom(await self._remembered.get(("overview", period), count, stale_seconds=0.0))
         champion = await self._mongo.collection("models").find_one({"status": "champion"}, {"create_time": 1})
         if champion:
             answer.champion_version = champion["_id"]
