@@ -84,6 +84,8 @@ class Sent:
     sessions: list[Session] = field(default_factory=list)
     catalogue: dict[str, str] = field(default_factory=dict)
     """Item types by item."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """The number `cost` of items of the catalogue."""
 
     def item(self, item_id: str, start: datetime, end: datetime) -> stats.ItemStats:
         """Figures of one item."""

@@ -482,6 +482,13 @@ async def test_periods_that_are_none_are_refused(client: Client) -> None:
         (client.stats.ListUserInteractions, stats_pb2.ListUserInteractionsRequest(user_id="u")),
         (client.stats.GetPerformance, stats_pb2.GetPerformanceRequest()),
         (client.stats.GetOverview, stats_pb2.GetOverviewRequest()),
+        (client.stats.GetTypeMetrics, stats_pb2.GetTypeMetricsRequest()),
+        (client.stats.ListTopItems, stats_pb2.ListTopItemsRequest()),
+        (client.stats.ListActiveUsers, stats_pb2.ListActiveUsersRequest()),
+        (client.stats.GetEngagement, stats_pb2.GetEngagementRequest()),
+        (client.stats.GetOutcomeMetrics, stats_pb2.GetOutcomeMetricsRequest()),
+        (client.stats.GetSlateQuality, stats_pb2.GetSlateQualityRequest()),
+        (lambda request, timeout: client.stats.WatchOverview(request, timeout=timeout).read(), stats_pb2.WatchOverviewRequest()),
     ]
     noon, later = Timestamp(seconds=1_700_000_000), Timestamp(seconds=1_700_000_001)
     periods: list[tuple[dict[str, Timestamp], tuple[str, str]]] = [
@@ -526,6 +533,12 @@ async def test_periods_as_long_as_the_calendar_are_answered(client: Client) -> N
             (client.stats.ListUserInteractions, stats_pb2.ListUserInteractionsRequest(user_id="u", **times)),
             (client.stats.GetPerformance, stats_pb2.GetPerformanceRequest(group_by=[stats_pb2.DIMENSION_TIER], **times)),
             (client.stats.GetOverview, stats_pb2.GetOverviewRequest(**times)),
+            (client.stats.GetTypeMetrics, stats_pb2.GetTypeMetricsRequest(**times)),
+            (client.stats.ListTopItems, stats_pb2.ListTopItemsRequest(**times)),
+            (client.stats.ListActiveUsers, stats_pb2.ListActiveUsersRequest(**times)),
+            (client.stats.GetEngagement, stats_pb2.GetEngagementRequest(**times)),
+            (client.stats.GetOutcomeMetrics, stats_pb2.GetOutcomeMetricsRequest(**times)),
+            (client.stats.GetSlateQuality, stats_pb2.GetSlateQualityRequest(by_algorithm=True, **times)),
         ):
             await method(question, timeout=CALL_SECONDS)
 

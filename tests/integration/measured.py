@@ -19,6 +19,7 @@ from collector.quarantine import Quarantine
 from collector.settings import LabelSettings
 from collector.tracking import Tracking
 from rankloop.v1 import catalog_pb2
+from rankloop.v1.tracking_pb2 import EndSessionRequest, Session
 from runtime.lease import Lease
 from runtime.mongo import Mongo
 from server.catalog import Catalog
@@ -38,13 +39,21 @@ async def store(mongo: Mongo, sent: Sent, seed: int) -> None:
     limits = CommitLimits(capacity_entries=20_000, capacity_bytes=2**26, write_entries=500, writes_at_once=2)
     tracking = Tracking(mongo, Ledger.open(mongo, limits), Quarantine(mongo), LabelSettings().policy(), clock)
     await Catalog(mongo, clock).upsert_items(
-        [catalog_pb2.Item(item_id=item_id, item_type=item_type) for item_id, item_type in sent.catalogue.items()]
+        [
+            catalog_pb2.Item(item_id=item_id, item_type=item_type, numbers={"cost": sent.costs[item_id]} if item_id in sent.costs else {})
+            for item_id, item_type in sent.catalogue.items()
+        ]
     )
     lease = Lease(mongo, "fold", "test", 600, clock)
     assert await lease.claim()
     worker = FoldWorker(mongo, lease, Combination.MAX, batch_entries=40, poll_seconds=0.01)
     for session in sent.sessions:
-        await tracking.start_session(session)
+        begun = Session()
+        begun.CopyFrom(session)
+        begun.ClearField("end_time")
+        await tracking.start_session(begun)
+        if session.HasField("end_time"):
+            await tracking.end_session(EndSessionRequest(session_id=session.session_id, end_time=session.end_time))
     entries: list[Any] = [*sent.slates, *sent.interactions, *sent.outcomes]
     entries += random_.sample(entries, len(entries) // 4)
     random_.shuffle(entries)

@@ -46,6 +46,8 @@ def lively(seed: int) -> Sent:
         session.user_id = "only a session" if place == 0 else f"u{place}"
         session.start_time.FromDatetime(FIRST + timedelta(days=7 * place, hours=23, minutes=50))
         session.pages.extend(["home", "jobs", "home"][: random_.randint(0, 3)])
+        if place:
+            session.end_time.FromDatetime(FIRST + timedelta(days=7 * place + 1, minutes=place))
         session.device = random_.choice(["phone", ""])
     return sent
 
