@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from scripts.steps import steps
+
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write the figures as JSON.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -77,6 +79,43 @@ def fold(
     _write(json_file, {**asdict(rate), "entries_per_second": rate.entries_per_second})
     if not rate.agrees:
         raise typer.Exit(1)
+
+
+@app.command("stats")
+def stats(
+    sizes: Annotated[list[int] | None, typer.Option("--events", min=1000, help="Events kept; may be given several times.")] = None,
+    calls: Annotated[int, typer.Option(min=10, help="Calls of each kind.")] = 200,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the histories are kept for the next run; otherwise they are not.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Statistics over 30 days, with 100 thousand, 1 million and 10 million events kept.
+
+    Writing ten million events takes a quarter of an hour and 10 GB; with --data-dir it is done once.
+
+    Examples:
+
+        rankloop bench stats --events 100000 --events 1000000
+
+        rankloop bench stats --data-dir /var/tmp/rankloop-bench --json stats.json
+    """
+    from benchmarks.stats import bench as measure
+
+    asked = sorted(sizes or [100_000, 1_000_000, 10_000_000])
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory, steps(Console(stderr=True)) as progress:
+        found = asyncio.run(measure(data_dir or Path(directory), asked, calls, progress))
+    smallest = {one.call: one.p50_milliseconds for one in found if one.events == asked[0]}
+    table = Table("call", "events", "first", "p50", "p99", f"p50 to {asked[0]:,}")
+    for one in sorted(found, key=lambda one: (list(smallest).index(one.call), one.events)):
+        table.add_row(
+            one.call,
+            f"{one.events:,}",
+            f"{one.first_milliseconds:.1f} ms",
+            f"{one.p50_milliseconds:.1f} ms",
+            f"{one.p99_milliseconds:.1f} ms",
+            f"{one.p50_milliseconds / smallest[one.call]:.2f} ×",
+        )
+    Console().print(table)
+    _write(json_file, {"calls": [asdict(one) for one in found]})
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

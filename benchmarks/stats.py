@@ -1,0 +1,119 @@
+"""How long each statistics call takes as the ledger grows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc.aio
+import numpy as np
+
+from benchmarks.history import History, newest_hour
+from benchmarks.stack import running
+from rankloop.v1 import stats_pb2 as pb
+from rankloop.v1 import stats_pb2_grpc
+from runtime.mongo import Mongo
+from runtime.schema import migrate
+from runtime.settings import MongoSettings
+
+WARM_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTimes:
+    """What one kind of call took over one history."""
+
+    call: str
+    events: int
+    first_milliseconds: float
+    """The very first call: nothing is cached."""
+    p50_milliseconds: float
+    p99_milliseconds: float
+
+
+class Progress(Protocol):
+    """Whom to tell how far the work is."""
+
+    def step(self, description: str, total: int | None = None) -> None:
+        """A new step begins; `total` is its size where that is known."""
+
+    def advance(self, count: int) -> None:
+        """So much more of the step is done."""
+
+
+async def bench(directory: Path, sizes: list[int], calls: int, progress: Progress) -> list[CallTimes]:
+    """Every call over 30 days, on a history of each size. A history that `directory` has already is used as it is."""
+    return [times for events in sizes for times in await _measure(directory / str(events), events, calls, progress)]
+
+
+async def _measure(directory: Path, events: int, calls: int, progress: Progress) -> list[CallTimes]:
+    kept = directory / "end.txt"
+    if not kept.exists():
+        end = newest_hour(datetime.now(UTC))
+        async with running(directory, server=False) as stack:
+            mongo = await Mongo.open(MongoSettings(uri=stack.mongo_uri))
+            try:
+                await mongo.drop_database()
+                await migrate(mongo)
+                progress.step(f"writing {events:,} events", events)
+                await History(events=events, end=end).write(mongo, progress.advance)
+            finally:
+                await mongo.close()
+        kept.write_text(end.isoformat())
+    history = History(events=events, end=datetime.fromisoformat(kept.read_text()))
+    async with running(directory, server=True) as stack, grpc.aio.insecure_channel(stack.address) as channel:
+        stub = stats_pb2_grpc.StatsServiceStub(channel)
+        asked = questions(stub, history)
+        progress.step(f"asking about {events:,} events", calls * len(asked))
+        found = []
+        for name, (method, question) in asked.items():
+            random_ = random.Random(name)
+            begin = time.perf_counter()
+            await method(question(random_), timeout=120)
+            first = time.perf_counter() - begin
+            for _ in range(WARM_CALLS):
+                await method(question(random_), timeout=120)
+            taken = np.empty(calls)
+            for number in range(calls):
+                request = question(random_)
+                begin = time.perf_counter()
+                await method(request, timeout=120)
+                taken[number] = time.perf_counter() - begin
+                progress.advance(1)
+            p50, p99 = np.percentile(taken * 1000, [50, 99]).tolist()
+            found.append(CallTimes(call=name, events=events, first_milliseconds=first * 1000, p50_milliseconds=p50, p99_milliseconds=p99))
+        return found
+
+
+Question = Callable[[random.Random], Any]
+
+
+def questions(stub: Any, history: History) -> dict[str, tuple[Any, Question]]:
+    """What is asked: about items and users by chance, and about the whole."""
+
+    def over(message: Any) -> Any:
+        message.start_time.FromDatetime(history.begin)
+        message.end_time.FromDatetime(history.end)
+        return message
+
+    def item(random_: random.Random) -> str:
+        return f"item-{int(history.item_count * random_.random() ** 3)}"
+
+    def user(random_: random.Random) -> str:
+        return f"user-{random_.randrange(history.user_count)}"
+
+    algorithm, surface = pb.DIMENSION_ALGORITHM, pb.DIMENSION_SURFACE
+    return {
+        "GetItemStats": (stub.GetItemStats, lambda r: over(pb.GetItemStatsRequest(item_id=item(r)))),
+        "GetTypeMetrics": (stub.GetTypeMetrics, lambda r: over(pb.GetTypeMetricsRequest())),
+        "GetPerformance": (stub.GetPerformance, lambda r: over(pb.GetPerformanceRequest(group_by=[algorithm]))),
+        "GetPerformance, crossed": (stub.GetPerformance, lambda r: over(pb.GetPerformanceRequest(group_by=[algorithm, surface]))),
+        "GetOverview": (stub.GetOverview, lambda r: over(pb.GetOverviewRequest())),
+        "GetUserStats": (stub.GetUserStats, lambda r: over(pb.GetUserStatsRequest(user_id=user(r)))),
+        "ListUserInteractions": (stub.ListUserInteractions, lambda r: over(pb.ListUserInteractionsRequest(user_id=user(r)))),
+    }
