@@ -94,7 +94,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], said: st
         (["up", "--data-dir", "data"], {"RANKLOOP_MONGOD": "/no/mongod"}, "rankloop up: RANKLOOP_MONGOD: /no/mongod is not a program"),
         (["import", "x.jsonl", "--server", "127.0.0.1:1"], {}, "rankloop import: no server answers at 127.0.0.1:1; start one"),
         (["models", "list", "--server", "127.0.0.1:1"], {}, "rankloop models: no server answers at 127.0.0.1:1; start one"),
-        (["models", "import", "no.txt", "no.json"], {}, "rankloop models: no.txt cannot be read: No such file"),
+        (["models", "import", "no.txt", "--features", "no.json"], {}, "rankloop models: no.txt cannot be read: No such file"),
     ],
 )
 def test_what_a_person_can_mend_is_a_sentence_and_1(tmp_path: Path, arguments: list[str], variables: dict[str, str], said: str) -> None:
