@@ -1,8 +1,9 @@
 """The fold worker: follows the ledger and keeps attributions and tallies exact.
 
 An entry is inserted with a pending mark under a partial index. One transaction takes a batch of pending entries, changes attributions and
-tallies, and removes the marks: whatever is killed at whatever line, each entry is in them exactly once. There is no watermark, so there is
-no clock to trust. One worker is active, held by a lease; a worker that lost it cannot commit.
+tallies, and writes down what it took; the marks go afterwards, while the next batch is folded (`receipts`). Whatever is killed at whatever
+line, each entry is in them exactly once. There is no watermark, so there is no clock to trust. One worker is active, held by a lease; a
+worker that lost it cannot commit.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from collector.batch import fold
-from collector.derived import SLATE_COLUMNS, Derived
+from collector.batch import Batch, fold
+from collector.derived import INTERACTION_COLUMNS, SLATE_COLUMNS, Derived, DerivedWrites
 from collector.labels import Combination
+from collector.receipts import KINDS, Receipt, Receipts, taken
 from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
 from runtime.logs import get_logger
@@ -27,7 +30,11 @@ from runtime.mongo import Document, Mongo
 
 log = get_logger("fold")
 
-KINDS = ("interactions", "slates", "outcomes")
+COLUMNS = {"interactions": INTERACTION_COLUMNS, "slates": SLATE_COLUMNS, "outcomes": None}
+"""What the fold reads of an entry."""
+SHARE = {"interactions": 1, "slates": 4, "outcomes": 8}
+"""By what the entries of a transaction are divided to get how many of a kind it takes at most."""
+MARKED = {"pending": {"$exists": True}}
 LAG_COUNT = 100_000
 FIRST_ENTRIES = 1_000
 """Entries of a transaction at first; it grows while there is more to do and it stays short."""
@@ -51,6 +58,9 @@ class FoldWorker:
         self._lease = lease
         self._rule = rule
         self._derived = Derived(mongo, rule)
+        self._receipts = Receipts(mongo)
+        self._settling: asyncio.Task[None] | None = None
+        """Takes away the marks of the batch before."""
         self._most_entries = batch_entries
         self._batch_entries = min(FIRST_ENTRIES, batch_entries)
         self._poll_seconds = poll_seconds
@@ -71,6 +81,8 @@ class FoldWorker:
                         await asyncio.wait_for(stop.wait(), self._poll_seconds)
         finally:
             ACTIVE.set(0)
+            with contextlib.suppress(Unavailable):
+                await self._settled()
             with contextlib.suppress(Unavailable):
                 await self._lease.release()
 
@@ -99,38 +111,67 @@ class FoldWorker:
             self._batch_entries = min(self._most_entries, self._batch_entries * 2)
 
     async def fold_once(self) -> int:
-        """Folds one batch of what is pending; returns the number of entries."""
+        """Folds one batch of what is pending; returns the number of entries. When it returns 0, no mark of what was folded is left."""
+        if self._settling is None:
+            # What a worker left that was killed, or this one when the database was away.
+            await self._receipts.settle_all()
+        if not await self._anything_pending():
+            await self._settled()
+            return 0
+        receipt: Receipt | None = None
+
+        async def work(session: Any) -> None:
+            nonlocal receipt
+            receipt = None
+            # The lease first: a worker that lost it learns so before it reads, and two can never interleave.
+            revision = await self._lease.next_revision(session)
+            before = await self._receipts.outstanding(session)
+            pending = await self._pending(before, session)
+            if not any(pending.values()):
+                return
+            batch = await self._derived.gather(pending, before, session)
+            # In a thread: meanwhile this process answers calls, and the database takes away the marks of the batch before.
+            await self._derived.write(await asyncio.to_thread(self._writes, batch, revision), session)
+            receipt = Receipt(revision, {kind: [entry["_id"] for entry in entries] for kind, entries in pending.items()})
+            await self._receipts.write(receipt, session)
+
+        await self._mongo.transact(work, session=self._lease.session)
+        if receipt is not None:
+            for kind, ids in receipt.taken.items():
+                FOLDED.labels(kind).inc(len(ids))
+        await self._settled()
+        if receipt is None:
+            return 0
+        self._settling = asyncio.create_task(self._receipts.settle(receipt))
+        return sum(map(len, receipt.taken.values()))
+
+    async def _anything_pending(self) -> bool:
+        """Looked up outside a transaction, so that a fold at rest writes nothing."""
+        for kind in KINDS:
+            if await self._mongo.collection(kind).find(MARKED, {"_id": 1}, limit=1, hint="pending"):
+                return True
+        return False
+
+    async def _pending(self, before: Sequence[Receipt], session: Any) -> dict[str, list[Document]]:
+        """Entries with a mark that stand on no receipt, in the transaction's snapshot."""
         pending: dict[str, list[Document]] = {}
         for kind in KINDS:
-            limit = self._batch_entries if kind == "interactions" else max(1, self._batch_entries // 8)
-            columns = SLATE_COLUMNS if kind == "slates" else None
+            query = {**MARKED, "_id": {"$nin": counted}} if (counted := taken(before, kind)) else MARKED
+            limit = max(1, self._batch_entries // SHARE[kind])
             pending[kind] = await self._mongo.collection(kind).find(
-                {"pending": {"$exists": True}}, columns, sort=[("pending", 1)], limit=limit, hint="pending"
+                query, COLUMNS[kind], sort=[("pending", 1)], limit=limit, hint="pending", session=session
             )
         pending["slates"] = _within(pending["slates"], self._batch_entries * IMPRESSIONS_PER_ENTRY)
-        count = sum(map(len, pending.values()))
-        if count:
+        return pending
 
-            async def work(session: Any) -> None:
-                # The lease first: a worker that lost it learns so before it reads, and two can never interleave.
-                revision = await self._lease.next_revision(session)
-                batch = await self._derived.gather(pending, session)
-                await self._derived.store(fold(batch, self._rule), revision, session)
-                for kind, entries in pending.items():
-                    await self._unmark(kind, entries, session)
+    def _writes(self, batch: Batch, revision: int) -> DerivedWrites:
+        return self._derived.writes(fold(batch, self._rule), revision)
 
-            await self._mongo.transact(work, session=self._lease.session)
-            for kind, entries in pending.items():
-                FOLDED.labels(kind).inc(len(entries))
-        return count
-
-    async def _unmark(self, kind: str, entries: list[Document], session: Any) -> None:
-        if not entries:
-            return
-        query = {"_id": {"$in": [entry["_id"] for entry in entries]}, "pending": {"$exists": True}}
-        unmarked = await self._mongo.collection(kind).update_many(query, {"$unset": {"pending": ""}}, session=session)
-        if unmarked != len(entries):
-            raise Aborted(f"{len(entries) - unmarked} of {len(entries)} {kind} were folded by another", reason="LEASE_LOST")
+    async def _settled(self) -> None:
+        """Waits until the marks of the batch before are gone."""
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            await settling
 
 
 def _within(slates: list[Document], most: int) -> list[Document]:
@@ -143,7 +184,7 @@ async def watch_lag(mongo: Mongo, stop: asyncio.Event, clock: Any, *, every_seco
     """Keeps the lag's metrics up to date."""
     while not stop.is_set():
         with contextlib.suppress(Unavailable):
-            counts = [await mongo.collection(kind).count({"pending": {"$exists": True}}, limit=LAG_COUNT) for kind in KINDS]
+            counts = [await mongo.collection(kind).count(MARKED, limit=LAG_COUNT) for kind in KINDS]
             oldest = await oldest_pending(mongo)
             LAG_ENTRIES.set(sum(counts))
             LAG_SECONDS.set(max(0.0, (clock() - oldest).total_seconds()) if oldest else 0.0)
@@ -155,8 +196,6 @@ async def oldest_pending(mongo: Mongo) -> datetime | None:
     """When the oldest entry yet to be folded was received; None: all are folded."""
     moments: list[datetime] = []
     for kind in KINDS:
-        found = await mongo.collection(kind).find(
-            {"pending": {"$exists": True}}, {"pending": 1}, sort=[("pending", 1)], limit=1, hint="pending"
-        )
+        found = await mongo.collection(kind).find(MARKED, {"pending": 1}, sort=[("pending", 1)], limit=1, hint="pending")
         moments += [entry["pending"] for entry in found]
     return min(moments, default=None)

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from collector.attribution import Attribution
 from collector.batch import Batch, ImpressionId, fold, touched
-from collector.derived import SLATE_COLUMNS, Derived
+from collector.derived import INTERACTION_COLUMNS, SLATE_COLUMNS, Derived
 from collector.labels import Combination
+from collector.receipts import Receipts
 from collector.retention import cut_of
 from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
@@ -142,6 +143,8 @@ async def _derive(mongo: Mongo, lease: Lease, rule: Combination, progress: Progr
         await mongo.drop_collection(f"{name}{suffix}")
         await create_beside(mongo, name, suffix)
     derived = Derived(mongo, rule, suffix=suffix)
+    # Whoever folded before has counted what it has receipts for: without their marks gone, they would count once more.
+    await Receipts(mongo).settle_all()
     revision = await lease.next_revision(None)
     cut = await cut_of(mongo)
     if cut is not None:
@@ -151,7 +154,7 @@ async def _derive(mongo: Mongo, lease: Lease, rule: Combination, progress: Progr
         folded = fold(batch, rule)
         if cut is not None:
             folded.tallies = {tally: counters for tally, counters in folded.tallies.items() if tally.day >= cut}
-        await derived.store(folded, revision, None)
+        await derived.write(derived.writes(folded, revision), None)
 
     progress.step("slates", await mongo.collection("slates").estimated_count())
     async for slates in mongo.collection("slates").batches(FOLDED, SLATE_COLUMNS, batch_size=SLATES_AT_ONCE):
@@ -159,7 +162,8 @@ async def _derive(mongo: Mongo, lease: Lease, rule: Combination, progress: Progr
         progress.advance(len(slates))
     for kind in ("interactions", "outcomes"):
         progress.step(kind, await mongo.collection(kind).estimated_count())
-        async for found in mongo.collection(kind).batches(FOLDED, batch_size=ENTRIES_AT_ONCE):
+        columns = INTERACTION_COLUMNS if kind == "interactions" else None
+        async for found in mongo.collection(kind).batches(FOLDED, columns, batch_size=ENTRIES_AT_ONCE):
             slates_of = await derived.folded_slates({entry["ranking_id"] for entry in found if entry.get("ranking_id")}, None)
             entries = found if cut is None else [_loosened(entry, slates_of, cut) for entry in found]
             if kind == "interactions":

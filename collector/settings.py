@@ -91,7 +91,7 @@ class CollectorSettings(RpcSettings):
     writes_at_once: int = Field(2, ge=1, le=64)
     """Writes under way at once, per kind; calls that come meanwhile share the next one."""
 
-    fold_entries: int = Field(8_000, ge=1, le=20_000)
+    fold_entries: int = Field(16_000, ge=1, le=20_000)
     """Interactions that one transaction of the fold takes in at most."""
 
     fold_poll_seconds: float = Field(0.2, gt=0, le=60)

@@ -1,7 +1,8 @@
 """The database on one page: collections, indexes, validators, and the migrations that bring a database to this version.
 
 The ledger (interactions, slates, outcomes, sessions) is append-only. attributions and tallies are derived from it and can be rebuilt.
-An entry of the ledger that the fold has yet to take in carries `pending`, the time it was received; a partial index lists those.
+An entry of the ledger that the fold has yet to take in carries `pending`, the time it was received; a partial index lists those. What the
+fold took in a moment ago may carry it still, and stands in fold_receipts then.
 """
 
 from __future__ import annotations
@@ -127,6 +128,10 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         indexes=(Index(name="revision", keys=(("_id.scope", ASCENDING), ("revision", ASCENDING))),),
     ),
     CollectionSchema(
+        name="fold_receipts",
+        meaning="what transactions of the fold took in, until the marks of those entries are gone; _id is the revision",
+    ),
+    CollectionSchema(
         name="items",
         meaning="the catalogue's items; a deleted one stays as a tombstone, so that rankers see it go",
         required={"update_time": "date"},
@@ -183,7 +188,12 @@ async def _index_more(mongo: Mongo) -> None:
     await _create(mongo)
 
 
-MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more)
+async def _create_receipts(mongo: Mongo) -> None:
+    """Version 3: the fold writes down what it took in, and takes the marks away afterwards."""
+    await create_beside(mongo, "fold_receipts", "")
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts)
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 
 
