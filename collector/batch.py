@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from collector.attribution import Attribution, Shown, Touch
 from collector.diversity import slate_diversity
@@ -61,8 +61,7 @@ class Folded:
     """What to add, by (hour, counter)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Impression:
+class _Impression(NamedTuple):
     """Where an impression counts."""
 
     cell: Cell
@@ -85,7 +84,8 @@ def fold(batch: Batch, rule: Combination) -> Folded:
                 after[impression_id] = before.copy() if before else Attribution()
             after[impression_id].add(touch_of(interaction))
 
-    known = {ranking_id: _impressions(slate) for ranking_id, slate in batch.folded_slates.items()}
+    cells: dict[tuple[object, ...], Cell] = {}
+    known = {ranking_id: _impressions(slate, cells) for ranking_id, slate in batch.folded_slates.items()}
     for (ranking_id, item_id), attribution in after.items():
         impression = known.get(ranking_id, {}).get(item_id)
         if impression is not None:
@@ -101,7 +101,7 @@ def fold(batch: Batch, rule: Combination) -> Folded:
                 ),
             )
 
-    arrived = {slate["_id"]: _impressions(slate) for slate in batch.slates}
+    arrived = {slate["_id"]: _impressions(slate, cells) for slate in batch.slates}
     for slate in batch.slates:
         ranking_id = slate["_id"]
         impressions = arrived[ranking_id]
@@ -145,27 +145,24 @@ def slate_cell(slate: Document) -> tuple[str, str, str, str]:
     return slate.get("algorithm", ""), slate.get("model_version", ""), variant, slate.get("surface", "")
 
 
-def _impressions(slate: Document) -> dict[str, _Impression]:
-    cell, show_time = slate_cell(slate), slate["show_time"]
-    return {
-        item["item_id"]: _Impression(
-            Cell(*cell, str(item["position"]), item.get("tier", "")),
-            item["item_id"],
-            item.get("item_type", ""),
-            item["position"],
-            show_time,
-        )
-        for item in slate["items"]
-    }
+def _impressions(slate: Document, cells: dict[tuple[object, ...], Cell]) -> dict[str, _Impression]:
+    """By item. `cells` are those met so far: impressions stand in few."""
+    within, show_time = slate_cell(slate), slate["show_time"]
+    impressions: dict[str, _Impression] = {}
+    for item in slate["items"]:
+        place = (*within, item["position"], item.get("tier", ""))
+        cell = cells.get(place)
+        if cell is None:
+            cell = cells[place] = Cell(*within, str(item["position"]), item.get("tier", ""))
+        impressions[item["item_id"]] = _Impression(cell, item["item_id"], item.get("item_type", ""), item["position"], show_time)
+    return impressions
 
 
 def _count_interaction(deltas: TallyDeltas, interaction: Document) -> None:
     counters = interaction_counters(interaction["type"], interaction["label"])
     moment = interaction["occur_time"]
     deltas.add("item", interaction["item_id"], moment, counters)
-    deltas.add("all", "", moment, counters)
-    if item_type := interaction.get("item_type"):
-        deltas.add("type", item_type, moment, counters)
+    deltas.add_to_whole(interaction.get("item_type", ""), moment, counters)
 
 
 def _count_impression(deltas: TallyDeltas, impression: _Impression, counters: Mapping[str, int]) -> None:

@@ -18,8 +18,8 @@ INTERACTION_COLUMNS = dict.fromkeys(
 )
 SLATE_COLUMNS = dict.fromkeys(
     (
-        *("show_time", "algorithm", "model_version", "experiment_id", "variant_id", "surface", "pending"),
-        *("items.item_id", "items.item_type", "items.position", "items.tier"),
+        *("show_time", "algorithm", "model_version", "experiment_id", "variant_id", "surface", "diversity_score", "pending"),
+        *("items.item_id", "items.item_type", "items.position", "items.tier", "items.tags"),
     ),
     1,
 )

@@ -67,6 +67,8 @@ class TallyDeltas:
 
     _by_tally: dict[tuple[str, int, Key], dict[tuple[int, str], int]] = field(default_factory=lambda: defaultdict(dict))
     """By (scope, the day's ordinal, key), then by (hour, counter)."""
+    _types: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    """By (item type, the day's ordinal, hour): what counts for the whole as well."""
     _cells: dict[tuple[Cell, int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     """By (cell, the day's ordinal, hour): impressions stand in few cells, so they are spread over groupings once per cell."""
     _slates: dict[tuple[SlateCell, frozenset[tuple[str, str]], int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -75,6 +77,10 @@ class TallyDeltas:
     def add(self, scope: str, key: Key, moment: datetime, counters: Counters) -> None:
         """Adds counters to one tally."""
         self._add(scope, moment.toordinal(), moment.hour, key, counters)
+
+    def add_to_whole(self, item_type: str, moment: datetime, counters: Counters) -> None:
+        """Adds counters to the whole, and to a type if one is named."""
+        _sum(self._types[item_type, moment.toordinal(), moment.hour], counters)
 
     def add_impression(self, cell: Cell, show_time: datetime, counters: Counters) -> None:
         """Adds counters to every grouping that the cell belongs to."""
@@ -92,6 +98,10 @@ class TallyDeltas:
 
     def settle(self) -> dict[TallyId, dict[tuple[int, str], int]]:
         """Everything, spread over the groupings, without what adds nothing."""
+        for (item_type, day, hour), counters in self._types.items():
+            self._add("all", day, hour, "", counters)
+            if item_type:
+                self._add("type", day, hour, item_type, counters)
         for (cell, day, hour), counters in self._cells.items():
             for scope, indexes in _SCOPES:
                 self._add(scope, day, hour, tuple([cell[index] for index in indexes]), counters)
@@ -103,7 +113,7 @@ class TallyDeltas:
             for scope, indexes in _SCOPES:
                 for key in {tuple([(*slate_cell, *place)[index] for index in indexes]) for place in places}:
                     self._add(scope, day, hour, key, counters)
-        for spread in (self._cells, self._slate_values, self._slates):
+        for spread in (self._types, self._cells, self._slate_values, self._slates):
             spread.clear()
         settled = {
             TallyId(scope, _day(ordinal), key): {at: count for at, count in counters.items() if count}

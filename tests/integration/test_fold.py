@@ -12,17 +12,19 @@ import pytest
 
 from collector.attribution import NANOS
 from collector.commit import CommitLimits
-from collector.fold import FoldWorker
+from collector.fold import MARKED, FoldWorker
 from collector.labels import Combination
 from collector.ledger import Ledger
 from collector.quarantine import Quarantine
+from collector.rebuild import recount
+from collector.receipts import Receipt, Receipts
 from collector.settings import LabelSettings
 from collector.tally import scope_of
 from collector.tracking import Tracking
 from rankloop.v1.tracking_pb2 import Interaction, Outcome, Slate, SlateItem
 from runtime.errors import Aborted, InvalidInput
 from runtime.lease import Lease
-from runtime.mongo import Mongo
+from runtime.mongo import Collection, Mongo
 from runtime.timestamps import to_timestamp
 
 NOW = datetime(2026, 3, 1, 0, 30, tzinfo=UTC)
@@ -223,18 +225,133 @@ async def test_a_fold_that_breaks_off_leaves_no_trace(mongo_both: Mongo, monkeyp
     lease = Lease(mongo_both, "fold", "w1", 5, clock)
     await lease.claim()
     worker = FoldWorker(mongo_both, lease, Combination.MAX, batch_entries=500, poll_seconds=1)
-
-    async def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(worker, "_unmark", killed)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(Receipts, "write", killed)
+    with pytest.raises(Killed):
         await worker.fold_once()
+    monkeypatch.undo()
     assert await mongo_both.collection("tallies").count({}, limit=10) == 0
     assert await mongo_both.collection("attributions").count({}, limit=10) == 0
     await lease.release()
     await fold_all(mongo_both, size=500)
     assert (await tallied(mongo_both, "all"))[""]["interactions"] == len(interactions)
+
+
+async def test_marks_that_a_killed_worker_left_are_not_counted_again(mongo_both: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    slates, interactions, outcomes = traffic()
+    tracking = tracking_of(mongo_both)
+    await tracking.record_slates(slates[:6])
+    await tracking.track(interactions[:60])
+    lease = Lease(mongo_both, "fold", "w1", 5, clock)
+    await lease.claim()
+    worker = FoldWorker(mongo_both, lease, Combination.MAX, batch_entries=500, poll_seconds=1)
+    monkeypatch.setattr(Receipts, "settle", killed)
+    assert await worker.fold_once() == 66
+    with pytest.raises(Killed):
+        await worker.fold_once()
+    monkeypatch.undo()
+    assert await mongo_both.collection("interactions").count(MARKED, limit=100) == 60
+    assert len(await Receipts(mongo_both).outstanding()) == 1
+    await lease.release()
+    # Its slates are folded, although they are marked: what comes now finds them so.
+    await tracking.track(interactions[60:])
+    await tracking.record_slates(slates[6:])
+    await tracking.record_outcomes(outcomes)
+    await fold_all(mongo_both, size=500)
+    assert not await Receipts(mongo_both).outstanding()
+    performance = {key[0]: row for key, row in (await tallied(mongo_both, scope_of(["algorithm"]))).items()}
+    for algorithm, expected in recounted_performance(slates, interactions).items():
+        assert {name: performance[algorithm][name] for name in expected} == dict(expected)
+    assert (await tallied(mongo_both, "all"))[""]["interactions"] == len(interactions)
+
+
+async def test_a_transaction_leaves_out_what_stands_on_a_receipt(mongo_both: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks of one batch go while the next is folded, so the next one meets them."""
+    slates, interactions, _ = traffic()
+    tracking = tracking_of(mongo_both)
+    await tracking.record_slates(slates)
+    await tracking.track(interactions)
+    lease = Lease(mongo_both, "fold", "w1", 5, clock)
+    await lease.claim()
+    worker = FoldWorker(mongo_both, lease, Combination.MAX, batch_entries=50, poll_seconds=1)
+    go = asyncio.Event()
+    settle = Receipts.settle
+
+    async def settle_later(receipts: Receipts, receipt: Receipt) -> None:
+        await go.wait()
+        await settle(receipts, receipt)
+
+    monkeypatch.setattr(Receipts, "settle", settle_later)
+    first = await worker.fold_once()
+    assert first == 62
+    second = asyncio.create_task(worker.fold_once())
+    async with asyncio.timeout(20):
+        while len(await Receipts(mongo_both).outstanding()) < 2:
+            await asyncio.sleep(0.01)
+    assert (await tallied(mongo_both, "all"))[""]["interactions"] == 100
+    go.set()
+    assert await second == 50
+    while await worker.fold_once():
+        pass
+    await lease.release()
+    assert (await tallied(mongo_both, "all"))[""]["interactions"] == len(interactions)
+
+
+async def test_broken_off_at_any_operation_each_entry_counts_once(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    slates, _, _ = traffic()
+    tracking = tracking_of(mongo)
+    await tracking.record_slates(slates)
+    left = 0
+
+    async def step(inner: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        return await inner(*arguments, **options)
+
+    sent, broken = 0, 0
+    for operation in range(1, 100):
+        entries = [
+            Interaction(event_id=f"{operation}-{n}", user_id="u", item_id=f"i{n}", type="click", ranking_id=f"r{n}") for n in range(6)
+        ]
+        sent += (await tracking.track(entries)).accepted_count
+        lease = Lease(mongo, "fold", f"killed {operation}", 5, clock)
+        assert await lease.claim()
+        worker = FoldWorker(mongo, lease, Combination.MAX, batch_entries=4, poll_seconds=1)
+        with monkeypatch.context() as patched:
+            for name in ("find", "find_one_and_update", "update_many", "bulk_write", "insert_one", "delete_one"):
+                inner = getattr(Collection, name)
+                patched.setattr(Collection, name, lambda *a, inner=inner, **o: step(inner, *a, **o))
+            left = operation
+            try:
+                while await worker.fold_once():
+                    pass
+            except Killed:
+                broken += 1
+        await asyncio.gather(*([worker._settling] if worker._settling else []), return_exceptions=True)
+        finished = left > 0
+        await lease.release()
+        if finished:
+            break
+    assert finished
+    assert broken > 20
+    await fold_all(mongo)
+    assert (await tallied(mongo, "all"))[""]["interactions"] == sent
+    assert (await recount(mongo, Lease(mongo, "fold", "doctor", 5, clock), Combination.MAX, Silent())).agrees
+
+
+class Killed(BaseException):
+    """What ends a worker at a line of its work."""
+
+
+async def killed(*_: Any) -> None:
+    raise Killed
+
+
+class Silent:
+    def step(self, description: str, total: int | None = None) -> None: ...
+
+    def advance(self, count: int) -> None: ...
 
 
 async def test_quarantine_is_bounded_in_number_and_age(mongo: Mongo) -> None:
