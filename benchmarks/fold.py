@@ -14,6 +14,7 @@ from collector.process import fold_lease, open_tracking
 from collector.rebuild import recount
 from collector.settings import CollectorSettings, LabelSettings
 from runtime.mongo import Mongo
+from runtime.process import settle_memory
 from runtime.schema import migrate
 from runtime.settings import MongoSettings
 
@@ -59,6 +60,7 @@ async def bench(directory: Path, *, events: int) -> FoldRate:
             for first in range(0, events, BATCH):
                 numbers = range(first, min(first + BATCH, events))
                 await tracking.track([interaction(number, _moment(start, number // PER_SLATE)) for number in numbers])
+            settle_memory()  # as the collector does before it begins
             lease = fold_lease(mongo, settings)
             worker = FoldWorker(mongo, lease, labels.combination, batch_entries=settings.fold_entries, poll_seconds=1)
             begin = time.perf_counter()

@@ -36,9 +36,9 @@ SHARE = {"interactions": 1, "slates": 4, "outcomes": 8}
 """By what the entries of a transaction are divided to get how many of a kind it takes at most."""
 MARKED = {"pending": {"$exists": True}}
 LAG_COUNT = 100_000
-FIRST_ENTRIES = 1_000
+FIRST_ENTRIES = 2_000
 """Entries of a transaction at first; it grows while there is more to do and it stays short."""
-LONG_SECONDS = 1.5
+LONG_SECONDS = 2.0
 """A transaction that takes longer is made smaller the next time."""
 IMPRESSIONS_PER_ENTRY = 5
 """Impressions that the slates of one transaction have at most, per entry that it takes; one slate is always taken."""
