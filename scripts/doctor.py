@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from collector.fold import KINDS, LAG_COUNT, oldest_pending
+from collector.fold import LAG_COUNT, oldest_pending
 from collector.process import fold_lease
 from collector.rebuild import Recount, recount
+from collector.receipts import KINDS
 from collector.retention import cut_of
 from collector.tracking import utc_now
 from runtime.mongo import Mongo

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from collector.entries import interaction_message
-from collector.fold import KINDS, LAG_COUNT
+from collector.fold import LAG_COUNT
 from collector.labels import Combination
+from collector.receipts import KINDS
 from collector.retention import cut_of
 from collector.tally import scope_of
 from rankloop.v1 import stats_pb2 as pb

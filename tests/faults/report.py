@@ -100,6 +100,7 @@ def table(reports: Sequence[SceneReport], skipped: Mapping[str, str] = MappingPr
         "acknowledged and lost": lambda one: one.verdict.lost,
         "doubled": lambda one: one.verdict.doubled,
         "tallies and attributions compared": lambda one: one.verdict.tallies + one.verdict.attributions,
+        "recounts of everything derived, each asked of the product": lambda one: one.verdict.recounts,
         "found wrong": lambda one: len(one.failures),
         "seconds": lambda one: round(one.seconds),
         "seed": lambda one: one.seed,

@@ -17,7 +17,7 @@ from tests.faults.journal import Reader
 from tests.faults.payloads import Payloads
 from tests.faults.report import Enough, Hit, SceneReport, measure
 from tests.faults.stack import Stack
-from tests.faults.verdict import judge
+from tests.faults.verdict import differences, judge
 
 LOOK_SECONDS = 0.02
 WAIT_SECONDS = 90.0
@@ -36,6 +36,8 @@ class Scene:
     callers: int = 8
     mount: Path | None = None
     """A small file system for MongoDB's data."""
+    recount_each: bool = False
+    """Whether everything derived is held against the ledger after each fault, and not only at the end."""
 
 
 async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
@@ -53,6 +55,7 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
         repertoire = Repertoire(stack, mongo, random_, audience.wait_acknowledged, audience.wait_answered, audience.wait_failing)
         hits: list[Hit] = []
         wrong: list[str] = []
+        recounts = 0
         await audience.wait_acknowledged(20)
         for name in scene.faults:
             # A random moment: so many calls from now, and a little within the next one.
@@ -69,10 +72,14 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
                 # What does not hit or does not heal is a finding, and what follows would only be late as well.
                 wrong.append(str(error))
                 break
+            if scene.recount_each:
+                wrong += [f"after {name}: {difference}" for difference in await differences(mongo)]
+                recounts += 1
         await oracle.stop(grace_seconds=WAIT_SECONDS)
         end = time.monotonic()
         journal.update()
         verdict = await judge(mongo, Payloads(seed), journal, stack.addresses)
+        verdict.recounts += recounts
         verdict.wrong += wrong + measure(hits, journal.attempts, end)
         if oracle.exit_code != 0:
             verdict.wrong.append(f"the oracle ended with {oracle.exit_code}: {(folder / 'oracle.log').read_text()[-2000:]}")

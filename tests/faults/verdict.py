@@ -16,6 +16,7 @@ from collector.labels import Combination
 from collector.rebuild import recount
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 from rankloop.v1.tracking_pb2_grpc import TrackingServiceStub
+from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
 from runtime.mongo import Mongo
 from runtime.rpc.channel import open_channel
@@ -49,6 +50,8 @@ class Verdict:
     tallies: int = 0
     """Tallies compared with the recount."""
     attributions: int = 0
+    recounts: int = 0
+    """Times that the product's own recount was asked."""
     wrong: list[str] = field(default_factory=list)
     """Everything that should not be, in words; the first of each kind."""
 
@@ -77,10 +80,22 @@ async def judge(mongo: Mongo, payloads: Payloads, journal: Reader, addresses: li
     await _fresh_events_get_through(mongo, verdict, addresses)
     ledger = {kind: await _judge_kind(mongo, verdict, payloads, journal, kind) for kind in KINDS}
     await _judge_derived(mongo, verdict, Recount(*(ledger[kind] for kind in KINDS)))
-    lease = Lease(mongo, "fold", f"verdict:{uuid.uuid4().hex}", 4.0, lambda: datetime.now(UTC))
-    recounted = await recount(mongo, lease, Combination.MAX, Quiet())
-    verdict.note("differs from the product's own recount", [str(one) for one in recounted.examples])
+    verdict.note("differs from the product's own recount", await differences(mongo))
+    verdict.recounts += 1
     return verdict
+
+
+async def differences(mongo: Mongo) -> list[str]:
+    """What `rankloop doctor --recount` finds, which may be asked under traffic; empty: nothing differs. Raises TimeoutError."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while True:
+            lease = Lease(mongo, "fold", f"verdict:{uuid.uuid4().hex}", 4.0, lambda: datetime.now(UTC))
+            try:
+                recounted = await recount(mongo, lease, Combination.MAX, Quiet())
+            except (Unavailable, Aborted):  # a fault is not over for everybody when the first call is acknowledged
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            return [str(one) for one in recounted.examples]
 
 
 def _judge_answers(verdict: Verdict, attempts: list[Attempt]) -> None:
