@@ -68,13 +68,13 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
                 fault = repertoire.make(name)
             try:
                 hits.append(await _make(fault, audience, name))
+                if scene.recount_each:
+                    wrong += [f"after {name}: {difference}" for difference in await differences(mongo)]
+                    recounts += 1
             except TimeoutError as error:
                 # What does not hit or does not heal is a finding, and what follows would only be late as well.
                 wrong.append(str(error))
                 break
-            if scene.recount_each:
-                wrong += [f"after {name}: {difference}" for difference in await differences(mongo)]
-                recounts += 1
         await oracle.stop(grace_seconds=WAIT_SECONDS)
         end = time.monotonic()
         journal.update()
