@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.training.data import TrainingData
-from ranker.training.evaluation import CUTOFFS, MAP, MRR, slate_ndcg, slate_precision
+from ranker.training.evaluation import slate_figures
 
 RANDOM_SEEDS = 20
 """Orders drawn for the random baseline; their mean is reported."""
@@ -20,9 +20,7 @@ SlateFigures = dict[str, NDArray[np.float64]]
 
 def figures(data: TrainingData, scores: NDArray[np.float64]) -> SlateFigures:
     """What is measured of the slates when their items are ordered by `scores` ((rows,) float64), largest first."""
-    found = {f"ndcg_at_{cutoff}": slate_ndcg(scores, data.labels, data.offsets, cutoff) for cutoff in CUTOFFS}
-    found[MAP], found[MRR] = slate_precision(scores, data.labels, data.offsets)
-    return found
+    return slate_figures(scores, data.labels, data.offsets)
 
 
 def as_shown(data: TrainingData) -> SlateFigures:

@@ -53,11 +53,7 @@ def slate_ndcg(scores: NDArray[np.float64], labels: NDArray[np.float64], offsets
     `scores` and `labels` are (rows,) float64, larger is better, NaN scores rank last; the rows of slate *s* are
     `offsets[s]:offsets[s + 1]`, `offsets` (slates + 1,) int64. Returns (slates,) float64; NaN where no label of the slate is above 0.
     """
-    gain = gains(labels)
-    ideal = _discounted(labels, gain, offsets, cutoff)
-    reached = _discounted(np.where(np.isnan(scores), -np.inf, scores), gain, offsets, cutoff)
-    with np.errstate(invalid="ignore"):
-        return np.where(ideal > 0, reached / np.where(ideal > 0, ideal, 1.0), np.nan)
+    return _ndcg(_Order.by(scores, offsets), _Order.by(labels, offsets), gains(labels), cutoff)
 
 
 def slate_precision(
@@ -69,24 +65,81 @@ def slate_precision(
     t items of which b are relevant, any one of them stands k-th of all with r / n, and (k − t − 1)(r − 1) / (n − 1) relevant ones of the
     tie stand before it on average; the first relevant one is the p-th of the tie with C(n − p, r − 1) / C(n, r).
     """
-    order, slates, ties = _ordered(np.where(np.isnan(scores), -np.inf, scores), offsets)
-    count = offsets.size - 1
-    if not order.size:
+    return _precision(_Order.by(scores, offsets), labels)
+
+
+def slate_figures(scores: NDArray[np.float64], labels: NDArray[np.float64], offsets: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Each of `FIGURES` of each slate, (slates,) float64; arguments as of `slate_ndcg`."""
+    order, ideal, gain = _Order.by(scores, offsets), _Order.by(labels, offsets), gains(labels)
+    mean_precision, reciprocal = _precision(order, labels)
+    return {
+        **{f"ndcg_at_{cutoff}": _ndcg(order, ideal, gain, cutoff) for cutoff in CUTOFFS},
+        MAP: mean_precision,
+        MRR: reciprocal,
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Rows with the largest scores first within their slate."""
+
+    rows: NDArray[np.int64]
+    """(rows,) int64, the row in each place."""
+    slates: NDArray[np.int64]
+    """(rows,) int64, the slate of each place."""
+    ties: NDArray[np.int64]
+    """(rows,) int64, the tie of each place, counted from 0."""
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def by(cls, scores: NDArray[np.float64], offsets: NDArray[np.int64]) -> _Order:
+        """By `scores`, NaN last."""
+        sizes = np.diff(offsets)
+        slates = np.repeat(np.arange(sizes.size), sizes)
+        said = np.where(np.isnan(scores), -np.inf, scores)
+        rows = np.lexsort((-said, slates))
+        ordered = said[rows]
+        begins = np.ones(slates.size, dtype=bool)
+        begins[1:] = (ordered[1:] != ordered[:-1]) | (slates[1:] != slates[:-1])
+        return cls(rows, slates, np.cumsum(begins) - 1, offsets)
+
+
+def _ndcg(order: _Order, ideal: _Order, gain: NDArray[np.float64], cutoff: int) -> NDArray[np.float64]:
+    best, reached = _discounted(ideal, gain, cutoff), _discounted(order, gain, cutoff)
+    return np.where(best > 0, reached / np.where(best > 0, best, 1.0), np.nan)
+
+
+def _discounted(order: _Order, gain: NDArray[np.float64], cutoff: int) -> NDArray[np.float64]:
+    """DCG@cutoff of each slate in that order, (slates,) float64."""
+    sizes = np.diff(order.offsets)
+    if not order.rows.size:
+        return np.zeros(sizes.size)
+    positions = np.arange(order.rows.size) - np.repeat(order.offsets[:-1], sizes)
+    discounts = np.where(positions < cutoff, 1.0 / np.log2(positions + 2.0), 0.0)
+    mean_gain = np.bincount(order.ties, weights=gain[order.rows]) / np.bincount(order.ties)
+    return np.asarray(np.bincount(order.slates, weights=mean_gain[order.ties] * discounts, minlength=sizes.size), dtype=np.float64)
+
+
+def _precision(order: _Order, labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    count, slates, ties = order.offsets.size - 1, order.slates, order.ties
+    if not order.rows.size:
         return np.full(count, np.nan), np.full(count, np.nan)
-    relevant = labels[order] >= RELEVANT_LABEL - 1e-9
+    relevant = labels[order.rows] >= RELEVANT_LABEL - 1e-9
     total = np.bincount(slates, weights=relevant, minlength=count)
-    places = np.arange(order.size)
+    places = np.arange(order.rows.size)
     tie_begin = np.searchsorted(ties, ties)
     n, r = np.bincount(ties)[ties].astype(np.float64), np.bincount(ties, weights=relevant)[ties]
     before = np.concatenate(([0.0], np.cumsum(relevant)))
-    slate_begin = offsets[:-1][slates]
+    slate_begin = order.offsets[:-1][slates]
     b = before[tie_begin] - before[slate_begin]
-    k, within = places - slate_begin + 1.0, places - tie_begin + 1.0
+    k, within = (places - slate_begin + 1).astype(np.float64), (places - tie_begin + 1).astype(np.float64)
     precision = r / n * (b + (within - 1) * (r - 1) / np.maximum(n - 1, 1) + 1) / k
-    first = (b == 0) & (r > 0) & (within <= n - r + 1)
-    p, rest = np.where(first, within, 1.0), np.where(r > 0, r, 1.0)
-    chance = np.exp(_log_choose(n - p, rest - 1) - _log_choose(n, rest))
-    reciprocal = np.where(first, chance / k, 0.0)
+    # The first relevant one lies in the first tie that has any; a tie of one needs no binomials.
+    reciprocal = np.where((b == 0) & (r > 0) & (n == 1), 1.0 / k, 0.0)
+    first = np.flatnonzero((b == 0) & (r > 0) & (n > 1) & (within <= n - r + 1))
+    if first.size:
+        chance = np.exp(_log_choose(n[first] - within[first], r[first] - 1) - _log_choose(n[first], r[first]))
+        reciprocal[first] = chance / k[first]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_precision = np.bincount(slates, weights=precision, minlength=count) / total
     return mean_precision, np.where(total > 0, np.bincount(slates, weights=reciprocal, minlength=count), np.nan)
@@ -94,29 +147,6 @@ def slate_precision(
 
 def _log_choose(n: NDArray[np.float64], k: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), dtype=np.float64)
-
-
-def _ordered(scores: NDArray[np.float64], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows with the largest scores first within their slate; the slate of each, and the tie of each, counted from 0; all (rows,) int64."""
-    sizes = np.diff(offsets)
-    slates = np.repeat(np.arange(sizes.size), sizes)
-    order = np.lexsort((-scores, slates))
-    ordered = scores[order]
-    begins = np.ones(slates.size, dtype=bool)
-    begins[1:] = (ordered[1:] != ordered[:-1]) | (slates[1:] != slates[:-1])
-    return order, slates, np.cumsum(begins) - 1
-
-
-def _discounted(scores: NDArray[np.float64], gain: NDArray[np.float64], offsets: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
-    """DCG@cutoff of each slate, (slates,) float64, when its rows are ordered by `scores`, largest first."""
-    sizes = np.diff(offsets)
-    order, slates, ties = _ordered(scores, offsets)
-    if not slates.size:
-        return np.zeros(sizes.size)
-    positions = np.arange(slates.size) - np.repeat(offsets[:-1], sizes)
-    discounts = np.where(positions < cutoff, 1.0 / np.log2(positions + 2.0), 0.0)
-    mean_gain = np.bincount(ties, weights=gain[order]) / np.bincount(ties)
-    return np.asarray(np.bincount(slates, weights=mean_gain[ties] * discounts, minlength=sizes.size), dtype=np.float64)
 
 
 def user_means(values: NDArray[np.float64], users: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -38,18 +38,25 @@ def measure(
     A figure that some slates do not have (average precision without a relevant item) is measured on the others, and left out where none
     has it.
     """
-    measured: dict[str, Metric] = {}
+    together: dict[bytes, tuple[NDArray[np.bool_], list[str]]] = {}
     for figure in names:
         there = np.ones(users.size, dtype=bool)
         for figures in rankers.values():
             there &= ~np.isnan(figures[figure])
-        if not there.any():
-            continue
-        columns = {name: user_means(figures[figure][there], users[there]) for name, figures in rankers.items()}
-        columns |= {difference(name, other): columns[name] - columns[other] for name, other in differences}
+        if there.any():
+            # Figures that the same slates have share their resamples.
+            together.setdefault(there.tobytes(), (there, []))[1].append(figure)
+    measured: dict[str, Metric] = {}
+    for there, sharing in together.values():
+        columns: dict[str, NDArray[np.float64]] = {}
+        for figure in sharing:
+            for name, figures in rankers.items():
+                columns[metric_name(part, name, figure)] = user_means(figures[figure][there], users[there])
+            for name, other in differences:
+                gap = columns[metric_name(part, name, figure)] - columns[metric_name(part, other, figure)]
+                columns[metric_name(part, difference(name, other), figure)] = gap
         for name, one in bootstrap(columns, samples=samples, seed=seed).items():
-            full = metric_name(part, name, figure)
-            measured[full] = Metric(name=full, value=one.value, low=one.low, high=one.high)
+            measured[name] = Metric(name=name, value=one.value, low=one.low, high=one.high)
     order = (metric_name(part, name, figure) for name in (*rankers, *(difference(*pair) for pair in differences)) for figure in names)
     return tuple(measured[name] for name in order if name in measured)
 

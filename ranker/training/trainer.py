@@ -42,7 +42,7 @@ from runtime.mongo import Mongo
 CLOCKS_AHEAD = timedelta(days=1)
 """How far ahead of ours the ledger lets a caller's clock be: what it holds by now is what happened by now."""
 
-TRAIN_SAMPLE_SLATES = 5_000
+TRAIN_SAMPLE_SLATES = 2_000
 """The train slice's own figures are made on so many of its slates at most: they say how much was learned by heart, nothing more."""
 
 
