@@ -63,6 +63,12 @@ async def count_interactions(mongo: Mongo, start: datetime, end: datetime) -> in
     return await mongo.collection("interactions").count({"occur_time": {"$gte": start, "$lt": end}}, limit=2**31 - 1)
 
 
+async def newest_interaction(mongo: Mongo, before: datetime) -> datetime | None:
+    """When the newest interaction before a moment occurred; None: there is none."""
+    found = await mongo.collection("interactions").find_one({"occur_time": {"$lt": before}}, {"occur_time": 1}, sort=[("occur_time", -1)])
+    return None if found is None else found["occur_time"]
+
+
 async def load(
     mongo: Mongo,
     start: datetime,

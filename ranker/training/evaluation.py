@@ -138,7 +138,8 @@ def _precision(order: _Order, labels: NDArray[np.float64]) -> tuple[NDArray[np.f
     reciprocal = np.where((b == 0) & (r > 0) & (n == 1), 1.0 / k, 0.0)
     first = np.flatnonzero((b == 0) & (r > 0) & (n > 1) & (within <= n - r + 1))
     if first.size:
-        chance = np.exp(_log_choose(n[first] - within[first], r[first] - 1) - _log_choose(n[first], r[first]))
+        among, chosen, place = n[first], r[first].astype(np.float64), within[first]
+        chance = np.exp(_log_choose(among - place, chosen - 1) - _log_choose(among, chosen))
         reciprocal[first] = chance / k[first]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_precision = np.bincount(slates, weights=precision, minlength=count) / total

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime, timedelta
+
 import numpy as np
 
 from ranker.models.registry import ModelRecord
@@ -15,13 +18,26 @@ ROUGH_SLATES = 100
 """Fewer test slates than this are said to give rough figures."""
 
 
-def require_interactions(found: int, settings: TrainerSettings) -> None:
-    """Raises CannotTrain, with how many are missing, where there are fewer interactions than asked for."""
+FEW_LABELS = 1_000
+"""Fewer labelled slates than this are called few."""
+
+
+def require_interactions(
+    found: int, settings: TrainerSettings, *, newest_before: datetime | None = None, now: datetime | None = None
+) -> None:
+    """Raises CannotTrain, with how many are missing, where there are fewer interactions than asked for.
+
+    `newest_before` is when the newest interaction before the window occurred, if there is any, and `now` when the window ends.
+    """
     missing = settings.min_interactions - found
     if missing > 0:
+        further = "look further back (--lookback-days)"
+        if newest_before is not None and now is not None:
+            days = math.ceil((now - newest_before) / timedelta(days=1))
+            further += f", there are older ones, the newest of {newest_before:%Y-%m-%d}, {days:,} days ago,"
         raise CannotTrain(
             f"{found} interactions in the last {settings.lookback_days:g} days, {settings.min_interactions} asked for: "
-            f"{missing} are missing; wait for more, look further back (--lookback-days) or ask for fewer (--min-interactions)",
+            f"{missing} are missing; wait for more, {further} or ask for fewer (--min-interactions)",
             "TOO_FEW_INTERACTIONS",
         )
 
@@ -33,7 +49,13 @@ def require_variety(data: TrainingData, counts: DatasetCounts) -> None:
             raise one_label("every slate")
         return
     if counts.slates_of_one_item and not counts.slates_without_label:
-        raise CannotTrain("every slate has one item only: there is no order to learn; show at least two items at once", "ONE_ITEM_SLATES")
+        raise CannotTrain(
+            f"every slate has one item only: there is no order to learn; show at least two items at once. The labels are few, too: "
+            f"{counts.labelled_slates_of_one_item:,} of {counts.slates:,} slates have one above 0"
+            if counts.labelled_slates_of_one_item < FEW_LABELS
+            else "every slate has one item only: there is no order to learn; show at least two items at once",
+            "ONE_ITEM_SLATES",
+        )
     raise CannotTrain(
         f"none of {counts.slates} slates can be learned from ({counts.slates_without_label} without a label above 0, "
         f"{counts.slates_of_one_item} of one item, {counts.slates_without_features} without logged features, "

@@ -23,7 +23,7 @@ from ranker.training.arrivals import folded_interactions
 from ranker.training.assessment import AFTER_MMR, CHAMPION, Assessment, Shown, shown_slates
 from ranker.training.continuation import Continuation, continuation, require_same_features, split_new
 from ranker.training.data import DatasetCounts, TrainingData
-from ranker.training.dataset import Progress, count_interactions, load
+from ranker.training.dataset import Progress, count_interactions, load, newest_interaction
 from ranker.training.fitness import Limits, constant_features, faults
 from ranker.training.gate import judge
 from ranker.training.labels import LABEL_GAIN
@@ -155,7 +155,8 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     settings, registry = options.settings, ModelRegistry(mongo)
     begin = run.begin_time or run.create_time
     start, end = begin - timedelta(days=settings.lookback_days), begin + CLOCKS_AHEAD
-    suitability.require_interactions(await count_interactions(mongo, start, end), settings)
+    found, older = await count_interactions(mongo, start, end), await newest_interaction(mongo, start)
+    suitability.require_interactions(found, settings, newest_before=older, now=begin)
     champion, notes = await _champion(registry)
     base = None
     if options.mode == "warm-start":
