@@ -28,15 +28,15 @@ def test_missing_interactions_are_counted_and_older_ones_pointed_at() -> None:
 
 def test_slates_of_one_item_with_few_labels_are_told_as_both() -> None:
     few = DatasetCounts(slates=20_000, slates_of_one_item=20_000, labelled_slates_of_one_item=115)
-    with pytest.raises(CannotTrain, match="one item only.*The labels are few, too: 115 of 20,000 slates have one above 0") as told:
+    with pytest.raises(CannotTrain, match=r"one item only.*The labels are few, too: 115 of 20,000 slates have one above 0") as told:
         require_variety(NOTHING, few)
     assert told.value.reason == "ONE_ITEM_SLATES"
     many = DatasetCounts(slates=20_000, slates_of_one_item=20_000, labelled_slates_of_one_item=5_000)
-    with pytest.raises(CannotTrain, match="show at least two items at once$"):
+    with pytest.raises(CannotTrain, match=r"show at least two items at once$"):
         require_variety(NOTHING, many)
 
 
 def test_slates_without_a_label_say_what_was_found() -> None:
-    with pytest.raises(CannotTrain, match="none of 7 slates can be learned from \\(5 without a label above 0, 2 of one item") as told:
+    with pytest.raises(CannotTrain, match=r"none of 7 slates can be learned from \(5 without a label above 0, 2 of one item") as told:
         require_variety(NOTHING, DatasetCounts(slates=7, slates_of_one_item=2, slates_without_label=5))
     assert told.value.reason == "NO_LABELS"
