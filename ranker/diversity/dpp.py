@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ranker.diversity.picks import Picks
+from ranker.diversity.picks import Picks, by_relevance
 from ranker.diversity.quota import Quota
 from ranker.diversity.similarity import SimilarityRows
 from ranker.features.columns import Floats
@@ -45,6 +45,8 @@ def dpp(
         for place in given:
             quota.take(place, gain)
         quota.close(gain)
+    if balance >= 1.0:
+        return by_relevance(gain, count=count, quota=quota)
     size = len(gain)
     rows = np.zeros((min(size, count + len(given)), size))
     volume = np.ones(size)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ranker.diversity.picks import Picks
+from ranker.diversity.picks import Picks, by_relevance
 from ranker.diversity.quota import Quota
 from ranker.diversity.similarity import SimilarityRows
 from ranker.features.columns import Floats
@@ -46,7 +45,7 @@ def mmr(
             quota.take(place, gain)
         quota.close(gain)
     if balance >= 1.0:
-        return _by_relevance(gain, count=count, quota=quota)
+        return by_relevance(gain, count=count, quota=quota)
     chosen: list[int] = []
     values = np.full(len(gain), -np.inf)
     nearest: Floats | None = None
@@ -73,21 +72,3 @@ def mmr(
 def _nearer(nearest: Floats | None, row: Floats, distaste: float) -> Floats:
     penalty: Floats = distaste * row
     return penalty if nearest is None else np.maximum(nearest, penalty, out=nearest)
-
-
-def _by_relevance(gain: Floats, *, count: int, quota: Quota | None) -> Picks:
-    if quota is None:
-        places: NDArray[np.int64] = np.flatnonzero(gain > -np.inf)[:count]
-        return Picks(places=places, values=gain)
-    chosen: list[int] = []
-    values = gain.copy()
-    for place in range(len(gain)):
-        if len(chosen) == count:
-            break
-        if gain[place] > -np.inf:
-            chosen.append(place)
-            quota.take(place, gain)
-    closed = gain == -np.inf
-    closed[chosen] = False
-    values[closed] = -np.inf
-    return Picks(places=np.array(chosen, dtype=np.int64), values=values)

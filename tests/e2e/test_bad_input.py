@@ -21,7 +21,7 @@ from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_o
 
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.catalog_pb2 import Item, User
-from rankloop.v1.ranking_pb2 import Candidate, FeatureMatrix, RankRequest
+from rankloop.v1.ranking_pb2 import Boost, Candidate, Cap, Exclusion, Exploration, FeatureMatrix, Pin, RankRequest, Rules, Target
 from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
 
 LONGEST = "ü" * 128
@@ -701,6 +701,7 @@ CANDIDATES = messages(
     attributes=TEXTS,
     create_time=TIME,
 )
+TARGETS = st.one_of(st.builds(Target, item_id=TEXT), st.builds(Target, item_type=TEXT), st.builds(Target, tag=TEXT), st.just(Target()))
 RANKINGS = messages(
     RankRequest,
     {"candidates": st.lists(CANDIDATES, min_size=1, max_size=3)},
@@ -716,6 +717,15 @@ RANKINGS = messages(
     request_id=TEXT,
     model_version=st.one_of(st.just(""), TEXT),
     feature_matrix=st.builds(FeatureMatrix, names=st.lists(TEXT, max_size=3), values=st.binary(max_size=64)),
+    exploration=messages(Exploration, {}, policy=st.integers(0, 4), epsilon=NUMBER, spread=NUMBER),
+    rules=messages(
+        Rules,
+        {},
+        pins=st.lists(messages(Pin, {"item_id": SOUND_ID}, item_id=TEXT, position=INTEGER), max_size=2),
+        boosts=st.lists(messages(Boost, {"target": TARGETS}, target=TARGETS, factor=NUMBER, addend=NUMBER), max_size=2),
+        exclusions=st.lists(messages(Exclusion, {"target": TARGETS}, target=TARGETS, rule_id=TEXT), max_size=2),
+        caps=st.lists(messages(Cap, {}, item_type=TEXT, max_count=INTEGER), max_size=2),
+    ),
 )
 HOSTILE = {
     "TrackInteractions": st.builds(

@@ -65,6 +65,8 @@ def test_lambda_one_is_pure_relevance_and_a_filled_space_is_followed_by_relevanc
     relevance = np.sort(rng.random(20))[::-1].copy()
     _, similarities = cosines(rng, 20, 3)
     assert dpp(relevance, Matrix(similarities), count=20, balance=1.0).places.tolist() == list(range(20))
+    alike = np.ones((4, 4))
+    assert dpp(relevance[:4].copy(), Matrix(alike), count=3, balance=1.0).places.tolist() == [0, 1, 2], "even where all are the same"
     found = dpp(relevance, Matrix(similarities), count=20, balance=0.5).places.tolist()
     assert sorted(found) == list(range(20))
     assert found[3:] == sorted(found[3:]), "three dimensions span three items; what follows adds nothing but its relevance"
