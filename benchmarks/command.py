@@ -118,6 +118,41 @@ def stats(
     _write(json_file, {"calls": [asdict(one) for one in found]})
 
 
+@app.command("quality")
+def quality(
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many worlds.")] = 10,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first world's seed; the others follow it.")] = 1,
+    users: Annotated[int, typer.Option(min=1, help="People of each world.")] = 300,
+    slates: Annotated[int, typer.Option(min=1, help="Slates before the training, and again after it.")] = 6_000,
+    json_file: JsonFile = None,
+) -> None:
+    """True NDCG@10 of the trained model beside that of prior_score, over simulated worlds; exit code 1 unless it is better in every one.
+
+    Examples:
+
+        rankloop bench quality --json quality.json
+
+        rankloop bench quality --seeds 2 --users 100 --slates 1500
+    """
+    from benchmarks.quality import World, rows, summary
+    from benchmarks.quality import bench as measure
+    from scripts.simulation.progress import progress_bar
+
+    worlds: list[World] = []
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory, progress_bar(Console(stderr=True), "worlds", seeds) as advance:
+        played = measure(Path(directory), seeds=seeds, first_seed=first_seed, users=users, slates=slates, each=lambda _: advance())
+        worlds += asyncio.run(played)
+    told = summary(worlds)
+    print("\n".join(rows(worlds)))
+    print(f"\nbetter than prior_score in {told['won']} of {told['worlds']} worlds")
+    _write(
+        json_file,
+        {"worlds": [{**asdict(world), "gain": world.gain} for world in worlds], "summary": told, "users": users, "slates": slates},
+    )
+    if told["won"] < told["worlds"]:
+        raise typer.Exit(1)
+
+
 def _write(path: Path | None, content: dict[str, Any]) -> None:
     if path is not None:
         path.write_text(json.dumps(content, indent=2) + "\n")
