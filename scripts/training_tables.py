@@ -9,6 +9,7 @@ from ranker.models.passport import Metric
 from ranker.training.evaluation import FIGURES
 from ranker.training.measurement import metric_name
 from ranker.training.report import TrainingReport
+from scripts.off_policy_table import off_policy_refusals, off_policy_table
 
 RANKERS = {
     "model": "this model",
@@ -54,9 +55,11 @@ def shown(metric: Metric | None, *, interval: bool = True) -> str:
 
 def print_report(console: Console, report: TrainingReport) -> None:
     """The whole report, for people."""
-    for table in (quality_table(report), features_table(report), counts_table(report)):
+    for table in (quality_table(report), off_policy_table(report.off_policy), features_table(report), counts_table(report)):
         if table.row_count:
             console.print(table)
+    for told in off_policy_refusals(report.off_policy, asked=report.mode == "evaluate-only"):
+        console.print(f"note: {told}", highlight=False, markup=False)
     for note in report.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     if report.mode == "evaluate-only":

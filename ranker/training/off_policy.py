@@ -30,11 +30,18 @@ MIN_EFFECTIVE_CONVERSIONS = 30.0
 CAP = 10.0
 """Largest weight of the clipped estimate."""
 
+NO_RANDOMNESS = (
+    "every impression was shown with probability 1: a log without randomness says nothing of what it did not show; "
+    "let an experiment explore, with a few percent of the traffic"
+)
+
 TINY = 1e-9
 Z = 1.959963984540054
 """Of a 95 % interval."""
 
-Reason = Literal["NO_PROPENSITIES", "NO_RANDOMNESS", "NO_OVERLAP", "FEW_EFFECTIVE_IMPRESSIONS", "FEW_EFFECTIVE_CONVERSIONS"]
+Reason = Literal[
+    "NO_PROPENSITIES", "NO_RANDOMNESS", "CANDIDATES_NOT_SHOWN", "NO_OVERLAP", "FEW_EFFECTIVE_IMPRESSIONS", "FEW_EFFECTIVE_CONVERSIONS"
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -86,6 +93,8 @@ class PolicyValue:
     effective_conversions: float
     """The same over the impressions with a reward: what the estimates really stand on."""
     largest_weight: float
+    mean_weight: float
+    """Close to 1 where the log has a chance of everything that the policy would show; below it, that is not so, and values are too low."""
     refusal: Reason | None
     """Why there are no estimates; None: there are."""
     refusal_text: str
@@ -101,7 +110,8 @@ def evaluate(log: LoggedImpressions, *, cap: float = CAP) -> PolicyValue:
         ValueError: a probability or a reward is no such thing.
     """
     known = ~np.isnan(log.propensities)
-    rewards, propensities, targets, clusters = (column[known] for column in (log.rewards, log.propensities, log.targets, log.clusters))
+    rewards, propensities, targets = log.rewards[known], log.propensities[known], log.targets[known]
+    clusters = log.clusters[known]
     if ((propensities <= 0) | (propensities > 1)).any() or ((targets < 0) | (targets > 1 + TINY)).any() or np.isnan(targets).any():
         raise ValueError("propensities lie above 0 and at most at 1, target probabilities from 0 to 1")
     if not np.isfinite(rewards).all() or (rewards < 0).any():
@@ -124,9 +134,24 @@ def evaluate(log: LoggedImpressions, *, cap: float = CAP) -> PolicyValue:
         effective_sample=sample,
         effective_conversions=conversions,
         largest_weight=float(weights.max()) if weights.size else 0.0,
+        mean_weight=float(weights.mean()) if weights.size else 0.0,
         refusal=None if refusal is None else refusal[0],
         refusal_text="" if refusal is None else refusal[1],
         estimates=estimates,
+    )
+
+
+def refused(reason: Reason, text: str) -> PolicyValue:
+    """Nothing to estimate from."""
+    return PolicyValue(
+        impression_count=0,
+        logged_value=None,
+        effective_sample=0.0,
+        effective_conversions=0.0,
+        largest_weight=0.0,
+        mean_weight=0.0,
+        refusal=reason,
+        refusal_text=text,
     )
 
 
@@ -169,11 +194,7 @@ def _refusal(propensities: Floats, weights: Floats, sample: float, conversions: 
     if not propensities.size:
         return "NO_PROPENSITIES", "no impression has a logged propensity: nothing can be said of another policy"
     if (propensities > 1 - TINY).all():
-        return (
-            "NO_RANDOMNESS",
-            "every impression was shown with probability 1: a log without randomness says nothing of what it did not show; "
-            "let an experiment explore, with a few percent of the traffic",
-        )
+        return "NO_RANDOMNESS", NO_RANDOMNESS
     if not (weights > 0).any():
         return "NO_OVERLAP", "the policy would have shown none of the logged impressions where they were shown"
     if sample < MIN_EFFECTIVE_SAMPLE:

@@ -9,6 +9,7 @@ from typing import Any
 from ranker.models.passport import FeatureGain, Metric, Slice
 from ranker.models.runs import Mode, Trigger
 from ranker.training.data import DatasetCounts
+from ranker.training.off_policy import PolicyValue
 from ranker.training.segments import Segment
 
 
@@ -44,6 +45,8 @@ class TrainingReport:
     """Trees trained beyond those and dropped again, since they did not help the validation slice."""
     seconds: float
     """How long it took."""
+    off_policy: Mapping[str, PolicyValue] = field(default_factory=dict)
+    """What the orders of `model` and `champion` would have earned, from what was explored within the test slice."""
 
     segments: tuple[Segment, ...] = ()
     """NDCG@10 on parts of the test slates; empty where no details were wanted."""
@@ -63,4 +66,9 @@ class TrainingReport:
         content["metrics"] = {metric.name: {k: v for k, v in metric.to_document().items() if k != "name"} for metric in self.metrics}
         for one in content["slices"]:
             one["start_time"], one["end_time"] = one["start_time"].isoformat(), one["end_time"].isoformat()
+        for name, value in self.off_policy.items():
+            content["off_policy"][name]["estimates"] = {
+                kind: {"value": one.value, "standard_error": one.standard_error, "low": one.low, "high": one.high}
+                for kind, one in value.estimates.items()
+            }
         return content

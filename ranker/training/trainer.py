@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ranker.features.schema import FeatureSchema
 from ranker.models.bundle import MAX_CANNED_ROWS, BadBundle, Bundle
-from ranker.models.passport import Metric, Passport, sorted_items, top_features
+from ranker.models.passport import Metric, Passport, Slice, sorted_items, top_features
 from ranker.models.registry import ModelRecord, ModelRegistry
 from ranker.models.runs import Mode, TrainingRun, TrainingRuns, Trigger
 from ranker.training import lambdarank, suitability
@@ -29,6 +29,8 @@ from ranker.training.gate import judge
 from ranker.training.labels import LABEL_GAIN
 from ranker.training.lambdarank import Fitted
 from ranker.training.measurement import sample_slates
+from ranker.training.off_policy import PolicyValue
+from ranker.training.policy_values import measured_values
 from ranker.training.report import TrainingReport
 from ranker.training.sampling import thinned
 from ranker.training.segments import Segment, segments
@@ -217,7 +219,20 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
                 outcome = replace(outcome, curves=curves)
     if options.detailed:
         outcome = replace(outcome, segments=await asyncio.to_thread(segments, parts, assessment.rankers, seed=settings.seed))
-    return _report(run, options, champion, outcome, parts, counts, notes)
+    report = _report(run, options, champion, outcome, parts, counts, notes)
+    return replace(report, off_policy=await _off_policy(mongo, parts.slices()[-1], options, champion, outcome))
+
+
+async def _off_policy(
+    mongo: Mongo, test: Slice, options: TrainingOptions, champion: _Champion | None, outcome: _Outcome
+) -> dict[str, PolicyValue]:
+    """What the orders of the new model and of the champion would have earned, from what was explored while the test slates were shown."""
+    bundles = {
+        "model": None if options.mode == "evaluate-only" else outcome.bundle,
+        "champion": None if champion is None else champion.bundle,
+    }
+    known = {name: bundle for name, bundle in bundles.items() if bundle is not None}
+    return await measured_values(mongo, test.start_time, test.end_time, known, seed=options.settings.seed)
 
 
 async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str]]:
