@@ -16,7 +16,7 @@ from runtime.mongo import Mongo
 
 QUICK = TrainerSettings(num_boost_round=30, num_leaves=8, num_threads=1, bootstrap_samples=100, learning_rate=0.1, validation_split=0.5)
 ITEMS = 4
-# A prior that is nothing but noise, and no feature: slates are shown in an order that chance makes, each item at each place with probability ¼.
+# A prior that is noise, and no feature: chance orders the slates, each item at each place with probability 1/4.
 CHANCE = History(slates=1600, items=ITEMS, prior_noise=1e6, names=("item_quality", "item_cost", "user_mood"))
 
 
