@@ -12,14 +12,15 @@ learned from before, `m` shown since and a share `v` held out, it learns the fir
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ranker.models.bundle import Bundle
 from ranker.models.passport import Slice
 from ranker.training.data import TrainingData
 from ranker.training.failures import CannotTrain
-from ranker.training.split import Split
+from ranker.training.split import Split, parted
 from runtime.errors import FailedPrecondition
+from runtime.timestamps import EPOCH
 
 LEARNED = ("continued", "train")
 """The slices of a passport that its forest has learned from."""
@@ -65,8 +66,8 @@ def require_same_features(base: Continuation, data: TrainingData) -> None:
         raise FailedPrecondition(f"{described}: train with --mode full", reason="OTHER_FEATURES")
 
 
-def split_new(data: TrainingData, base: Continuation, *, validation_split: float, min_slates: int) -> Split:
-    """Divides the slates shown since into new ones to learn from, and held-out ones; see above.
+def split_new(data: TrainingData, base: Continuation, *, validation_split: float, min_slates: int, gap: timedelta = timedelta(0)) -> Split:
+    """Divides the slates shown since into new ones to learn from, and held-out ones; see above. Gaps are those of `split`.
 
     Raises:
         CannotTrain: all of them are held out: there is nothing new yet.
@@ -82,8 +83,10 @@ def split_new(data: TrainingData, base: Continuation, *, validation_split: float
             f"measure on: nothing is new; about {missing} more are needed, or train with --mode full",
             "NOTHING_NEW",
         )
-    first, second = slates - held_out, slates - held_out + held_out // 2
-    return Split(train=data.part(0, first), validation=data.part(first, second), test=data.part(second, slates))
+    begin = int(data.show_times[0])
+    if base.learned is not None:
+        begin = min(begin, (base.learned.start_time - EPOCH) // timedelta(milliseconds=1))
+    return parted(data, held_out, gap=gap, span=int(data.show_times[-1]) - begin)
 
 
 def _joined(spans: list[Slice]) -> Slice:

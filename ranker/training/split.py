@@ -60,8 +60,16 @@ def split(data: TrainingData, *, validation_split: float, min_slates: int, gap: 
             f"{slates} slates with labels and features are too few to split by time into train, validation and test: {wanted} are needed",
             "TOO_FEW_SLATES",
         )
+    return parted(data, held_out, gap=gap, span=int(data.show_times[-1] - data.show_times[0]))
+
+
+def parted(data: TrainingData, held_out: int, *, gap: timedelta, span: int) -> Split:
+    """Divides the data where so many slates are held out, with gaps.
+
+    `held_out` is at least 2 and fewer than all. `span` is the time that the model's slates and these span, in milliseconds.
+    """
+    slates = data.slate_count
     first, second = slates - held_out, slates - held_out + held_out // 2
-    span = int(data.show_times[-1] - data.show_times[0])
     wait = min(gap // timedelta(milliseconds=1), int(span * GAP_SHARE))
     learned = max(1, min(first, int(np.searchsorted(data.show_times, data.show_times[first] - wait, side="right"))))
     stopping = max(first + 1, min(second, int(np.searchsorted(data.show_times, data.show_times[second] - wait, side="right"))))

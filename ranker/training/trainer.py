@@ -124,7 +124,13 @@ async def _in_turn(mongo: Mongo, lease: Lease | None, options: TrainingOptions, 
     runs, clock = TrainingRuns(mongo), options.clock
     await runs.sweep(clock())
     seen = await folded_interactions(mongo)
-    run = await runs.begin(options.run_id, clock(), trigger=options.trigger, mode=options.mode, interaction_count=seen)
+    begun = asyncio.ensure_future(runs.begin(options.run_id, clock(), trigger=options.trigger, mode=options.mode, interaction_count=seen))
+    try:
+        run = await asyncio.shield(begun)
+    except asyncio.CancelledError as error:
+        # Stopped while it began: the history may have it by now.
+        await runs.fail(await begun, clock(), error=_told(error))
+        raise
     try:
         report = await kept_alive(_run(mongo, run, options, progress), life_sign(lease, runs, run, clock))
     except BaseException as error:
@@ -174,12 +180,12 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
         max_slates_per_user=settings.max_slates_per_user,
     )
     suitability.require_variety(data, counts)
+    gap = timedelta(hours=settings.gap_hours)
     if base is None:
-        gap = timedelta(hours=settings.gap_hours)
         parts = split(data, validation_split=settings.validation_split, min_slates=settings.min_slates, gap=gap)
     else:
         require_same_features(base, data)
-        parts = split_new(data, base, validation_split=settings.validation_split, min_slates=settings.min_slates)
+        parts = split_new(data, base, validation_split=settings.validation_split, min_slates=settings.min_slates, gap=gap)
     whole = parts.train.row_count
     parts = replace(parts, train=thinned(parts.train, negatives_per_positive=settings.negatives_per_positive, seed=settings.seed))
     counts = replace(counts, slates_in_gap=parts.in_gap, sampled_out_rows=whole - parts.train.row_count)

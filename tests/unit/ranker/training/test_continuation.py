@@ -14,7 +14,7 @@ from ranker.models.passport import Slice
 from ranker.training.continuation import Continuation, split_new
 from ranker.training.data import Codebook, TrainingData
 from ranker.training.failures import CannotTrain
-from ranker.training.split import split
+from ranker.training.split import moment, split
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,24 +39,26 @@ def data(slates: int) -> TrainingData:
 
 
 def base(slates: int) -> Continuation:
-    span = Slice(name="train", start_time=BEGIN, end_time=BEGIN, slate_count=slates, row_count=2 * slates, user_count=slates)
+    span = Slice(name="train", start_time=moment(0), end_time=BEGIN, slate_count=slates, row_count=2 * slates, user_count=slates)
     return Continuation(bundle=Bundle({}), learned=span if slates else None)
 
 
-@given(st.integers(20, 300), st.integers(0, 100), st.sampled_from([0.1, 0.2, 0.5]))
-def test_what_is_held_out_is_what_a_full_training_holds_out(before: int, more: int, share: float) -> None:
-    everything = data(before + more)
-    champion = split(data(before), validation_split=share, min_slates=4)
-    learned = champion.train.slate_count
-    full = split(everything, validation_split=share, min_slates=4)
-    new = full.train.slate_count - learned
+@given(st.integers(20, 300), st.integers(0, 100), st.sampled_from([0.1, 0.2, 0.5]), st.integers(0, 10))
+def test_what_is_held_out_is_what_a_full_training_holds_out(before: int, more: int, share: float, gap_seconds: int) -> None:
+    everything, gap = data(before + more), timedelta(seconds=gap_seconds)
+    learned = split(data(before), validation_split=share, min_slates=4, gap=gap).train.slate_count
+    full = split(everything, validation_split=share, min_slates=4, gap=gap)
     since = everything.part(learned, before + more)
-    if new < 1:
+    if before + more - round(share * (before + more)) <= learned:
         with pytest.raises(CannotTrain, match="nothing is new") as caught:
-            split_new(since, base(learned), validation_split=share, min_slates=4)
+            split_new(since, base(learned), validation_split=share, min_slates=4, gap=gap)
         assert caught.value.reason == "NOTHING_NEW"
         return
-    warm = split_new(since, base(learned), validation_split=share, min_slates=4)
+    warm = split_new(since, base(learned), validation_split=share, min_slates=4, gap=gap)
+    if full.train.slate_count <= learned:
+        # Nothing is left before the gap, and no slice is emptied for the sake of it.
+        assert warm.train.slate_count == 1
+        return
     assert warm.train.ranking_ids.tolist() == full.train.ranking_ids[learned:].tolist()
     assert warm.validation.ranking_ids.tolist() == full.validation.ranking_ids.tolist()
     assert warm.test.ranking_ids.tolist() == full.test.ranking_ids.tolist()
