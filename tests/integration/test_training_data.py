@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from learnable import NOW, History, Silent
 
+from collector.fold import FoldWorker
+from collector.labels import Combination
 from ranker.features.schema import default_schema
 from ranker.training.data import TrainingData
 from ranker.training.dataset import count_interactions, load
 from ranker.training.failures import CannotTrain
+from runtime.lease import Lease
 from runtime.mongo import Mongo
 
 
@@ -167,3 +170,35 @@ async def sizes(mongo: Mongo) -> list[int]:
     slates = await mongo.collection("slates").find({}, {"user_id": 1}, limit=10_000)
     users = [slate["user_id"] for slate in slates]
     return [users.count(user) for user in set(users)]
+
+
+@pytest.mark.parametrize(("rule", "label"), [("max", 0.4), ("sum", 0.4 + 0.1), ("last", 0.1), ("decayed", 0.1 + 0.4 / 2)])
+async def test_labels_are_those_of_the_deployments_rule(mongo: Mongo, rule: str, label: float) -> None:
+    # A click on the first item, and then a glance at it; a click on the second; nothing on the third.
+    shown = NOW - timedelta(hours=2)
+    entry = {"user_id": "u", "receive_time": shown, "pending": shown}
+    items = [{"item_id": item_id, "item_type": "post", "position": place} for place, item_id in enumerate("abc", start=1)]
+    await mongo.collection("slates").insert_many([{**entry, "_id": "r", "show_time": shown, "items": items}])
+    touches = [("a", "click", 0.4, 5), ("a", "view", 0.1, 9), ("b", "click", 0.4, 7)]
+    await mongo.collection("interactions").insert_many(
+        [
+            {
+                **entry,
+                "_id": f"e{second}",
+                "item_id": item_id,
+                "type": kind,
+                "label": worth,
+                "acts": kind == "click",
+                "ranking_id": "r",
+                "occur_time": shown + timedelta(seconds=second),
+            }
+            for item_id, kind, worth, second in touches
+        ]
+    )
+    lease = Lease(mongo, "fold", "w", 60, lambda: NOW)
+    assert await lease.claim()
+    worker = FoldWorker(mongo, lease, Combination(rule), batch_entries=100, poll_seconds=1)
+    while await worker.fold_once():
+        pass
+    data, _ = await load(mongo, NOW - timedelta(days=90), NOW, Silent(), untouched="negative", schema=SCHEMA)
+    assert list(data.labels) == pytest.approx([label, 0.4, 0.0])
