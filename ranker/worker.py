@@ -11,6 +11,7 @@ from ranker import metrics
 from ranker.answer import encode
 from ranker.exploration.exploration import seed_of
 from ranker.features.decoding import decode, seconds_of
+from ranker.features.scanning import CandidateReaders, Scanned
 from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
 from ranker.parameters import resolve
@@ -19,6 +20,7 @@ from ranker.settings import RankerSettings
 from ranker.state.items import ItemState
 from ranker.state.users import NO_NEWS, UserHistories
 from ranker.validation import check
+from rankloop.v1 import ranking_pb2
 from rankloop.worker.v1 import worker_pb2
 from runtime.admission import MeanSeconds
 
@@ -34,9 +36,11 @@ class Worker:
         users: UserHistories,
         models: ModelLoader,
         *,
+        readers: CandidateReaders | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`clock` only measures."""
+        """Without `readers` requests are read in Python. `clock` only measures."""
+        self._readers = readers
         self._settings = settings
         self._schema = schema
         self._items = items
@@ -60,10 +64,12 @@ class Worker:
         """
         request = asked.request
         marks = [self._clock()]
-        check(request, embedding_size=self._items.catalogue.embedding_size)
+        embedding_size = self._items.catalogue.embedding_size
+        scanned = self._read(request, embedding_size)
+        check(request, embedding_size=embedding_size, plain=scanned is not None)
         marks.append(self._clock())
         scorer = await self._models.pinned(request.model_version) if request.model_version else self._models.champion
-        columns = decode(request, self._schema if scorer is None else scorer.schema, seconds_of(asked.request_time))
+        columns = decode(request, self._schema if scorer is None else scorer.schema, seconds_of(asked.request_time), scanned)
         marks.append(self._clock())
         news_seconds = seconds_of(asked.user_news_time) if asked.HasField("user_news_time") else NO_NEWS
         history = await self._users.get(request.user_id, news_seconds=news_seconds)
@@ -85,6 +91,14 @@ class Worker:
         marks.append(self._clock())
         self._observe(slate, marks, candidates=len(columns.item_ids), unknown_names=columns.unknown_names)
         return answer
+
+    def _read(self, request: ranking_pb2.RankRequest, embedding_size: int | None) -> Scanned | None:
+        """The candidates off the wire; None: they are to be looked at in Python."""
+        if self._readers is None or request.model_version:  # which features that model sees is not known yet
+            return None
+        champion = self._models.champion
+        schema = self._schema if champion is None else champion.schema
+        return self._readers.of(schema).read(request, embedding_size=embedding_size)
 
     def status(self) -> worker_pb2.GetStatusResponse:
         """What this worker serves with."""

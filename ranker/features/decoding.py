@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Final
 
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from ranker.features.columns import Floats, RequestColumns
+from ranker.features.scanning import Scanned
 from ranker.features.schema import FeatureSchema
 from rankloop.v1 import ranking_pb2
 
@@ -23,15 +24,38 @@ def seconds_of(time: Timestamp) -> float:
     return float(time.seconds) + float(time.nanos) * _NANOS
 
 
-def decode(request: ranking_pb2.RankRequest, schema: FeatureSchema, moment_seconds: float) -> RequestColumns:
-    """The columns of a request that `ranker.validation.check` has passed.
+def decode(
+    request: ranking_pb2.RankRequest, schema: FeatureSchema, moment_seconds: float, scanned: Scanned | None = None
+) -> RequestColumns:
+    """The columns of a request that `ranker.validation.check` has passed; what of them was `scanned` already is not looked at again.
 
     Of one feature's values, that of the matrix wins over the candidate's own map, which wins over the request's `context_numbers`; NaN in
     the matrix says nothing. Names the schema does not know are counted and passed over.
     """
     candidates = request.candidates
     count = len(candidates)
-    given, unknown = _given(request, schema, count)
+    if scanned is not None:
+        given, unknown = _given(request, schema, count, scanned.own)
+        unknown_names = len(unknown) + scanned.unknown_names
+        if unknown and scanned.unknown_names:  # a name may be in both
+            unknown_names = len(unknown | _own(candidates, schema, count)[1])
+        return RequestColumns(
+            item_ids=scanned.item_ids,
+            item_types=scanned.item_types,
+            priors=scanned.priors,
+            given=given,
+            tags=scanned.tags,
+            tiers=scanned.tiers,
+            create_seconds=scanned.create_seconds,
+            embeddings=scanned.embeddings,
+            surface=request.surface,
+            device=request.context.get("device", ""),
+            moment_seconds=moment_seconds,
+            unknown_names=unknown_names,
+        )
+    own, unknown_of_own = _own(request.candidates, schema, count)
+    given, unknown = _given(request, schema, count, own)
+    unknown |= unknown_of_own
     nan = float("nan")
     return RequestColumns(
         item_ids=[candidate.item_id for candidate in candidates],
@@ -51,7 +75,10 @@ def decode(request: ranking_pb2.RankRequest, schema: FeatureSchema, moment_secon
     )
 
 
-def _given(request: ranking_pb2.RankRequest, schema: FeatureSchema, count: int) -> tuple[dict[str, Floats], set[str]]:
+def _given(
+    request: ranking_pb2.RankRequest, schema: FeatureSchema, count: int, own: Mapping[str, Floats]
+) -> tuple[dict[str, Floats], set[str]]:
+    """Values by name, those of the candidates' own maps included, and names that the schema does not know, those maps' left out."""
     given: dict[str, Floats] = {}
     unknown: set[str] = set()
     for name, value in request.context_numbers.items():
@@ -59,20 +86,9 @@ def _given(request: ranking_pb2.RankRequest, schema: FeatureSchema, count: int) 
             given[name] = np.full(count, value)
         else:
             unknown.add(name)
-    names: list[str] = []
-    values: list[float] = []
-    owners: list[int] = []
-    for place, candidate in enumerate(request.candidates):
-        features = candidate.features
-        if features:
-            names.extend(features)
-            values.extend(features.values())
-            owners.extend(repeat(place, len(features)))
-    if names:
-        own = _own_columns(names, values, owners, schema, count, unknown)
-        for name, column in own.items():
-            under = given.get(name)
-            given[name] = column if under is None else np.where(np.isnan(column), under, column)
+    for name, column in own.items():
+        under = given.get(name)
+        given[name] = column if under is None else np.where(np.isnan(column), under, column)
     matrix = request.feature_matrix
     if matrix.names:
         block = np.frombuffer(matrix.values, dtype=_MATRIX_TYPE).reshape(count, len(matrix.names))
@@ -83,6 +99,20 @@ def _given(request: ranking_pb2.RankRequest, schema: FeatureSchema, count: int) 
             column, under = block[:, place], given.get(name)
             given[name] = column if under is None else np.where(np.isnan(column), under, column)
     return given, unknown
+
+
+def _own(candidates: Sequence[ranking_pb2.Candidate], schema: FeatureSchema, count: int) -> tuple[dict[str, Floats], set[str]]:
+    names: list[str] = []
+    values: list[float] = []
+    owners: list[int] = []
+    for place, candidate in enumerate(candidates):
+        features = candidate.features
+        if features:
+            names.extend(features)
+            values.extend(features.values())
+            owners.extend(repeat(place, len(features)))
+    unknown: set[str] = set()
+    return (_own_columns(names, values, owners, schema, count, unknown) if names else {}), unknown
 
 
 def _own_columns(
