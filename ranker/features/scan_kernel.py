@@ -72,22 +72,25 @@ def _bits(data: Any, place: int) -> Any:
     return value
 
 
+def _is_name(data: Any, start: int, end: int, column: int, names: Any, name_ends: Any) -> bool:
+    first = name_ends[column - 1] if column else 0
+    if name_ends[column] - first != end - start:
+        return False
+    for place in range(end - start):
+        if names[first + place] != data[start + place]:
+            return False
+    return True
+
+
 def _column(data: Any, start: int, end: int, slots: Any, names: Any, name_ends: Any) -> int:
     """The column of a name; −1: none."""
-    slot = np.int64(_hash(data, start, end) % np.uint64(len(slots)))
+    last = np.uint64(len(slots) - 1)
+    slot = _hash(data, start, end) & last
     while slots[slot] >= 0:
-        column = slots[slot]
-        first = name_ends[column - 1] if column else 0
-        if name_ends[column] - first == end - start:
-            same = True
-            for place in range(end - start):
-                if names[first + place] != data[start + place]:
-                    same = False
-                    break
-            if same:
-                return int(column)
-        slot = slot + 1 if slot + 1 < len(slots) else 0
-    return -1
+        if _is_name(data, start, end, slots[slot], names, name_ends):
+            return np.int64(slots[slot])
+        slot = np.uint64(slot + np.uint64(1)) & last
+    return np.int64(-1)
 
 
 def _scan(
@@ -107,6 +110,7 @@ def _scan(
     count, end = len(spans), len(data)
     scratch = np.empty(1, np.uint64)
     as_float = scratch.view(np.float64)
+    following = np.full(len(values) + 1, -1, np.int64)
     unknown_count = 0
     tag_count = 0
     candidate = -1
@@ -137,6 +141,7 @@ def _scan(
             return GIVEN_UP
         last = place + size
         features = 0
+        previous = len(values)
         own_tags = 0
         attributes = 0
         while place < last:
@@ -180,7 +185,12 @@ def _scan(
                 scratch[0] = _bits(data, start + length + 1)
                 if scratch[0] & _EXPONENT == _EXPONENT:
                     return GIVEN_UP
-                column = _column(data, start, start + length, slots, names, name_ends)
+                # Maps of one sender mostly have their keys in one order.
+                column = following[previous]
+                if column < 0 or not _is_name(data, start, start + length, column, names, name_ends):
+                    column = _column(data, start, start + length, slots, names, name_ends)
+                    following[previous] = column
+                previous = column if column >= 0 else previous
                 if column >= 0:
                     values[column, candidate] = as_float[0]
                     touched[column] = True
@@ -265,7 +275,7 @@ _SIGNATURE: Final = numba.int64(
 
 def _compiled() -> Callable[..., int]:
     names = _scan.__globals__
-    for function in (_hash, _number, _bits, _column):
+    for function in (_hash, _number, _bits, _is_name, _column):
         names[function.__name__] = numba.njit(function)
     try:
         compiled: Callable[..., int] = numba.njit(_SIGNATURE, cache=True, nogil=True)(_scan)

@@ -65,7 +65,7 @@ class CandidateReader:
         encoded = [name.encode() for name in schema.names]
         self._names = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
         self._name_ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._slots = np.full(1 << (4 * len(encoded)).bit_length(), -1, dtype=np.int64)
+        self._slots = np.full(2 ** (4 * len(encoded)).bit_length(), -1, dtype=np.int64)
         for column, name in enumerate(encoded):
             slot = _hash(name) % len(self._slots)
             while self._slots[slot] >= 0:
