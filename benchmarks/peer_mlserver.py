@@ -36,7 +36,14 @@ async def mlserver(directory: Path, booster: lightgbm.Booster) -> AsyncIterator[
     folder.mkdir()
     booster.save_model(folder / "forest.txt")
     ports = [_free_port() for _ in range(3)]
-    settings = {"parallel_workers": 0, "host": "127.0.0.1", "http_port": ports[0], "grpc_port": ports[1], "metrics_port": ports[2], "debug": False}
+    settings: dict[str, Any] = {
+        "parallel_workers": 0,
+        "host": "127.0.0.1",
+        "http_port": ports[0],
+        "grpc_port": ports[1],
+        "metrics_port": ports[2],
+        "debug": False,
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
     model = {"name": MODEL, "implementation": "mlserver_lightgbm.LightGBMModel", "parameters": {"uri": "./forest.txt"}}
     (folder / "model-settings.json").write_text(json.dumps(model))
@@ -120,4 +127,5 @@ def _messages() -> tuple[Any, Any]:
     add(response, "outputs", 5, _FIELD.TYPE_MESSAGE, repeated=True, of="InferTensor")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return tuple(message_factory.GetMessageClass(pool.FindMessageTypeByName(f"inference.{name}")) for name in ("ModelInferRequest", "ModelInferResponse"))  # type: ignore[return-value]
+    known = [pool.FindMessageTypeByName(f"inference.{name}") for name in ("ModelInferRequest", "ModelInferResponse")]
+    return message_factory.GetMessageClass(known[0]), message_factory.GetMessageClass(known[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,6 +49,8 @@ class Measured:
     timings: list[Timing]
     profile: dict[str, float]
     """Milliseconds of a mean ranking of CANDIDATES by where they went, one caller; they add up to what the caller waits."""
+    processor: dict[str, float]
+    """Milliseconds of processor time that a ranking took, by process; recording and folding it included."""
     scorer: str
     """What walked the trees in the ranker."""
 
@@ -84,7 +87,7 @@ async def bench(directory: Path, *, calls: int, peer: bool, say: Callable[[str],
             clock.span = 0.0
         await _rounds(compared, calls)
         timings += [clock.timing() for clock, _ in compared]
-        profile = await _profile(shop, calls)
+        profile, processor = await _profile(shop, calls)
         say(f"{CANDIDATES} candidates, {CALLERS} callers")
         ranked = [_rank(shop, request_of(number, CANDIDATES)) for number in range(REQUESTS)]
         timings.append(await _together(_Clock("rank", CANDIDATES, CALLERS, []), ranked, 2 * calls))
@@ -100,7 +103,7 @@ async def bench(directory: Path, *, calls: int, peer: bool, say: Callable[[str],
             compared, _ = await _compared(shop, engine.engine.score, size, with_matrix=False)
             await _rounds(compared, max(ROUNDS, min(calls, calls * CANDIDATES // size // 2)))
             timings += [clock.timing() for clock, _ in compared]
-        return Measured(timings, profile, engine.name)
+        return Measured(timings, profile, processor, engine.name)
 
 
 async def _compared(
@@ -172,7 +175,7 @@ async def _together(clock: _Clock, ways: Sequence[Call], calls: int) -> Timing:
     return clock.timing()
 
 
-async def _profile(shop: Shop, calls: int) -> dict[str, float]:
+async def _profile(shop: Shop, calls: int) -> tuple[dict[str, float], dict[str, float]]:
     """Where the time of a mean ranking went, by what the processes' own metrics say they did meanwhile."""
     ranked = [_rank(shop, request_of(number, CANDIDATES)) for number in range(REQUESTS)]
     before = await _seconds(shop)
@@ -183,24 +186,40 @@ async def _profile(shop: Shop, calls: int) -> dict[str, float]:
     waited = 1000 * sum(timing.seconds) / calls
     stages = {name.removeprefix("stage:"): spent[name] for name in spent if name.startswith("stage:")}
     in_ranker, in_server = spent["call:WorkerService"], spent["call:RankingService"]
-    return {
+    processor = {name.removeprefix("processor:"): spent[name] for name in spent if name.startswith("processor:")}
+    parts = {
         "caller to server": waited - in_server,
         "server to ranker": in_server - in_ranker,
         **stages,
         "rest of the ranker": in_ranker - sum(stages.values()),
     }
+    return parts, processor
 
 
 async def _seconds(shop: Shop) -> dict[str, float]:
-    """Sums of what is timed, by name."""
+    """Sums of what is timed, by name, and the processor time of each process."""
     found: dict[str, float] = {}
-    for process, address in shop.stack.ready["metrics"].items():
-        text = await asyncio.to_thread(lambda url=address: urllib.request.urlopen(url).read().decode())
-        for family in text_string_to_metric_families(text):
+    for address in shop.stack.ready["metrics"].values():
+        for family in text_string_to_metric_families(await asyncio.to_thread(_scraped, address)):
             for sample in family.samples:
                 if sample.name == "rankloop_ranker_stage_seconds_sum":
                     found[f"stage:{sample.labels['stage']}"] = sample.value
                 elif sample.name == "grpc_server_handling_seconds_sum" and sample.labels["grpc_method"] == "Rank":
                     found[f"call:{sample.labels['grpc_service'].rsplit('.', 1)[-1]}"] = sample.value
-        del process
+    for name, pid in {**shop.stack.ready["pids"], "caller": os.getpid()}.items():
+        found[f"processor:{name}"] = _processor_seconds(pid)
     return found
+
+
+def _scraped(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def _processor_seconds(pid: int) -> float:
+    """User and system time of a process so far; 0 where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -125,9 +125,7 @@ async def _fill(client: Client, mongo: Mongo) -> None:
             TrackInteractionsRequest(interactions=[_interaction(user, place, now) for place in range(INTERACTIONS_PER_USER)])
         )
     for first in range(0, PAST_SLATES, 100):
-        await client.tracking.RecordSlates(
-            RecordSlatesRequest(slates=[_slate(number, now) for number in range(first, first + 100)])
-        )
+        await client.tracking.RecordSlates(RecordSlatesRequest(slates=[_slate(number, now) for number in range(first, first + 100)]))
     entries = [mongo.collection(name) for name in ("interactions", "slates")]
     async with asyncio.timeout(120):
         while True:
@@ -193,13 +191,9 @@ async def _train(client: Client, mongo: Mongo) -> tuple[tuple[str, ...], tuple[l
     for seed in (1, 2):
         data = lightgbm.Dataset(matrix, grades, group=[CANDIDATES] * LEARNED_SLATES)
         parameters = {"objective": "lambdarank", "num_leaves": LEAVES, "feature_fraction": 0.7, "min_data_in_leaf": 20}
-        booster = await asyncio.to_thread(
-            lightgbm.train, {**parameters, "seed": seed, "verbosity": -1, "num_threads": 2}, data, TREES
-        )
-        schema = await mongo.collection("feature_schemas").find_one({})
-        passport = Passport(
-            model_version=f"bench-{seed}", source="train", feature_names=names, schema_hash=schema["_id"] if schema else "", tree_count=TREES
-        )
+        booster = await asyncio.to_thread(lightgbm.train, {**parameters, "seed": seed, "verbosity": -1, "num_threads": 2}, data, TREES)
+        schema = await mongo.collection("feature_schemas").find_one({}) or {"_id": ""}
+        passport = Passport(model_version=f"bench-{seed}", source="train", feature_names=names, schema_hash=schema["_id"], tree_count=TREES)
         bundle = Bundle.make(passport, booster.model_to_string().encode(), matrix[:64])
         await ModelRegistry(mongo).publish(bundle, datetime.now(UTC))
         boosters.append(bundle.verify())

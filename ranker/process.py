@@ -9,18 +9,21 @@ from pathlib import Path
 
 from ranker import metrics as figures
 from ranker.admission import Admission
+from ranker.compiled import NoCompiler
 from ranker.features import request
+from ranker.features.scanning import CandidateReaders
 from ranker.features.schema import FeatureSchema
 from ranker.models.loader import ModelLoader
 from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
 from ranker.scoring.engine import FOREST, LIGHTGBM, EngineChoice
-from ranker.scoring.quickscorer import NoCompiler, compiled_kernel
+from ranker.scoring.quickscorer import compiled_kernel
 from ranker.service import WorkerServicer
 from ranker.settings import FeatureSettings, RankerSettings, schema_of
 from ranker.state.follower import ItemFollower
 from ranker.state.items import ItemState, day_of
 from ranker.state.users import UserHistories
+from ranker.validation import MAX_CANDIDATES
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
 from runtime.errors import Misconfigured
@@ -41,19 +44,24 @@ async def register_schema(mongo: Mongo, schema: FeatureSchema) -> None:
     await mongo.collection("feature_schemas").bulk_write([UpdateOne({"_id": schema.hash}, {"$set": known}, upsert=True)])
 
 
-async def compile_scorer(wanted: EngineChoice) -> None:
-    """Compiles the forest scorer, or reads it from the disk, before there are calls. Raises Misconfigured if it must be there."""
+async def compiled(wanted: EngineChoice) -> CandidateReaders | None:
+    """What numba compiles, compiled or read from the disk before there are calls: the forest scorer, and what reads candidates.
+
+    Returns None where LightGBM scores and Python reads. Raises Misconfigured if it must be there and is not.
+    """
     if wanted == LIGHTGBM:
-        return
+        return None
     began = time.perf_counter()
     try:
         await asyncio.to_thread(compiled_kernel)
+        readers = await asyncio.to_thread(lambda: CandidateReaders(max_candidates=MAX_CANDIDATES))
     except NoCompiler as error:
         if wanted == FOREST:
             raise Misconfigured(f"ranker.scorer is `forest`, and {error}") from error
         log.info("LightGBM scores: there is no compiled scorer", explanation=str(error))
-    else:
-        log.info("forest scorer compiled", seconds=round(time.perf_counter() - began, 3))
+        return None
+    log.info("compiled", seconds=round(time.perf_counter() - began, 3))
+    return readers
 
 
 async def run(
@@ -98,7 +106,8 @@ async def run(
             budget_seconds=ranker.model_budget_seconds,
             engine=ranker.scorer,
         )
-        worker = Worker(ranker, schema, items, users, loader)
+        readers = await compiled(ranker.scorer)
+        worker = Worker(ranker, schema, items, users, loader, readers=readers)
         service = Service.of(
             worker_pb2,
             worker_pb2_grpc,
@@ -106,7 +115,6 @@ async def run(
             WorkerServicer(worker, Admission(worker.busy, capacity=ranker.max_concurrent_calls)),
         )
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
-        await compile_scorer(ranker.scorer)
         await server.start()
         # A worker without its items or its model would answer, and worse than one that waits a moment.
         await follower.poll()

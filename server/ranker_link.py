@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import grpc
 from prometheus_client import Counter
 
+from rankloop.v1.ranking_pb2 import RankRequest
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
 from runtime.errors import InvalidInput, NotFound
 from runtime.logs import get_logger
@@ -21,6 +23,7 @@ log = get_logger("server")
 PROBE_SECONDS = 1.0
 PROBE_PAUSE_SECONDS = 0.1
 FEATURE_BYTES = 8
+RANK = "/rankloop.worker.v1.WorkerService/Rank"
 
 FAILED = Counter("rankloop_ranker_calls_failed", "Calls to ranking workers that brought no slate.", ["reason"])
 
@@ -31,6 +34,25 @@ class NotRanked(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class RankAsked(Protocol):
+    """A `worker.v1.RankRequest`, or what is one on the wire."""
+
+    @property
+    def request(self) -> RankRequest:
+        """As the caller sent it."""
+
+    @property
+    def ranking_id(self) -> str:
+        """The id the slate shall have."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - as messages have it
+        """The message."""
+
+
+def _serialized(asked: RankAsked) -> bytes:
+    return asked.SerializeToString()
 
 
 class RankerLink:
@@ -45,6 +67,9 @@ class RankerLink:
         """When it was last asked, by the monotonic clock."""
         self._channel = open_channel(address)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._rank: Any = self._channel.unary_unary(
+            RANK, request_serializer=_serialized, response_deserializer=worker_pb2.RankResponse.FromString
+        )
         self._opinion = Opinion(rest_seconds=rest_seconds)
         self._unwell = asyncio.Event()
         self._changed = changed
@@ -74,7 +99,7 @@ class RankerLink:
             self._unwell.clear()
             self._learned(self._opinion.answered_probe())
 
-    async def rank(self, request: worker_pb2.RankRequest, *, timeout_seconds: float) -> worker_pb2.RankResponse:
+    async def rank(self, request: RankAsked, *, timeout_seconds: float) -> worker_pb2.RankResponse:
         """Asks it for a slate.
 
         Raises:
@@ -84,7 +109,7 @@ class RankerLink:
         spell = self._opinion.spell
         self.in_flight += 1
         try:
-            response: worker_pb2.RankResponse | None = await self._stub.Rank(request, timeout=timeout_seconds)
+            response: worker_pb2.RankResponse | None = await self._rank(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             reason = self._judge(error, spell)
             FAILED.labels(reason).inc()
@@ -143,7 +168,7 @@ class RankerLink:
         return status is not None
 
 
-def is_sound(request: worker_pb2.RankRequest, response: worker_pb2.RankResponse) -> bool:
+def is_sound(request: RankAsked, response: worker_pb2.RankResponse) -> bool:
     """Whether a slate is one that can be handed on and recorded: the one asked for, of the candidates offered."""
     slate, served, candidates = response.response, response.served, request.request.candidates
     count = len(slate.items)

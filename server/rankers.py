@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 from rankloop.worker.v1 import worker_pb2
 from runtime.admission import MeanSeconds, verdict
 from runtime.errors import RankloopError
-from server.ranker_link import NotRanked, RankerLink
+from server.ranker_link import NotRanked, RankAsked, RankerLink
 from server.standing import Standing
 
 SECOND_CALLS: Final = 10.0
@@ -59,7 +59,7 @@ class RankerPool:
         for link in self._links:
             await link.close()
 
-    async def rank(self, request: worker_pb2.RankRequest, *, timeout_seconds: float) -> worker_pb2.RankResponse:
+    async def rank(self, request: RankAsked, *, timeout_seconds: float) -> worker_pb2.RankResponse:
         """Asks one worker, and others within the time if it brings no slate.
 
         Raises:

@@ -26,6 +26,7 @@ from runtime.errors import RankloopError
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
+from server.asked import Asked
 from server.news import UserNews
 from server.rankers import NoRanker, RankerPool
 from server.slates import SlateRecorder, slate_of
@@ -111,15 +112,16 @@ class Ranking:
         served: worker_pb2.ServedItems | None = None
         parameters = self._surfaces.parameters(request.surface)
         try:
-            asked = worker_pb2.RankRequest(request=request, ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
+            decided = worker_pb2.RankRequest(ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
             if (heard := self._news.of(request.user_id)) is not None:
-                asked.user_news_time.CopyFrom(to_timestamp(heard))
-            answer = await self._pool.rank(asked, timeout_seconds=limit_seconds)
+                decided.user_news_time.CopyFrom(to_timestamp(heard))
+            answer = await self._pool.rank(Asked(request, decided), timeout_seconds=limit_seconds)
             response, served = answer.response, answer.served
         except NoRanker as error:
             response = by_prior(request, ranking_id, error.reason, parameters)
         ANSWERS.labels(response.fallback_reason).inc()
-        self._recorder.record(slate_of(request, response, served, now))
+        # The answer leaves first: what is written down is made when this call has nothing more to do.
+        self._recorder.record_soon(lambda: slate_of(request, response, served, now))
         return response
 
     async def _recorded(self, ranking_id: str) -> RankResponse | None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -106,6 +106,7 @@ class SlateRecorder:
         self._capacity = capacity
         self._waiting: deque[Document] = deque()
         self._some = asyncio.Event()
+        self._making = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -117,6 +118,21 @@ class SlateRecorder:
         self._waiting.append(slate)
         self._idle.clear()
         self._some.set()
+
+    def record_soon(self, slate: Callable[[], Document]) -> None:
+        """Takes a slate that is made when the running call has had its turn."""
+        self._idle.clear()
+        self._making += 1
+        asyncio.get_running_loop().call_soon(self._make, slate)
+
+    def _make(self, slate: Callable[[], Document]) -> None:
+        self._making -= 1
+        try:
+            self.record(slate())
+        except Exception as error:
+            log.error("a slate could not be written down", exc_info=error)
+            DROPPED.inc()
+            self._some.set()
 
     async def run(self) -> None:
         """Records until cancelled."""
@@ -138,7 +154,8 @@ class SlateRecorder:
                 else:
                     RECORDED.inc(len(group))
                 WAITING.set(len(self._waiting))
-            self._idle.set()
+            if not self._making:
+                self._idle.set()
 
     async def wait_idle(self, *, timeout_seconds: float) -> bool:
         """Whether everything was recorded within the time."""

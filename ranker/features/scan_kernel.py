@@ -48,7 +48,7 @@ def _hash(data: Any, start: int, end: int) -> Any:
     return found
 
 
-def _number(data: Any, place: int, end: int) -> tuple[int, int]:
+def _number(data: Any, place: int, end: int) -> Any:
     """A varint as a signed 64-bit number, and the place behind it; 0 as the place if it is cut short."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -76,13 +76,13 @@ def _is_name(data: Any, start: int, end: int, column: int, names: Any, name_ends
     first = name_ends[column - 1] if column else 0
     if name_ends[column] - first != end - start:
         return False
-    for place in range(end - start):
+    for place in range(end - start):  # noqa: SIM110 - numba knows no all()
         if names[first + place] != data[start + place]:
             return False
     return True
 
 
-def _column(data: Any, start: int, end: int, slots: Any, names: Any, name_ends: Any) -> int:
+def _column(data: Any, start: int, end: int, slots: Any, names: Any, name_ends: Any) -> Any:
     """The column of a name; −1: none."""
     last = np.uint64(len(slots) - 1)
     slot = _hash(data, start, end) & last
@@ -186,7 +186,7 @@ def _scan(
                 if scratch[0] & _EXPONENT == _EXPONENT:
                     return GIVEN_UP
                 # Maps of one sender mostly have their keys in one order.
-                column = following[previous]
+                column: Any = following[previous]
                 if column < 0 or not _is_name(data, start, start + length, column, names, name_ends):
                     column = _column(data, start, start + length, slots, names, name_ends)
                     following[previous] = column
@@ -196,7 +196,7 @@ def _scan(
                     touched[column] = True
                 else:
                     found = _hash(data, start, start + length) | np.uint64(1)
-                    slot = np.int64(found % np.uint64(UNKNOWN_SLOTS))
+                    slot: Any = np.int64(found % np.uint64(UNKNOWN_SLOTS))
                     while unknown[slot] != 0 and unknown[slot] != found:
                         slot = slot + 1 if slot + 1 < UNKNOWN_SLOTS else 0
                     if unknown[slot] == 0:
@@ -233,8 +233,8 @@ def _scan(
                     spans[candidate, TIER_START] = text
                     spans[candidate, TIER_END] = stop
             elif field == 8:
-                seconds = np.int64(0)
-                nanos = np.int64(0)
+                seconds: Any = np.int64(0)
+                nanos: Any = np.int64(0)
                 while place < stop:
                     key, place = _number(data, place, stop)
                     if place == 0 or (key != 8 and key != 16):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.compiled import compiled_module
 from ranker.features.columns import Floats
 from ranker.features.schema import FeatureSchema
 from rankloop.v1 import ranking_pb2
@@ -22,19 +21,6 @@ TAGS_PER_CANDIDATE: Final = 8
 MOST_TAGS: Final = 64
 MAX_READERS: Final = 16
 KERNEL: Final = "ranker.features.scan_kernel"
-
-
-class NoCompiler(RuntimeError):
-    """numba is not installed, or does not work here."""
-
-
-@cache
-def compiled_reader() -> Any:
-    """The module of the compiled reader. The first call compiles it, or reads it from numba's cache. Raises NoCompiler."""
-    try:
-        return importlib.import_module("ranker.features.scan_kernel")
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise NoCompiler(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +46,7 @@ class CandidateReader:
     def __init__(self, schema: FeatureSchema, *, max_candidates: int) -> None:
         """Requests with more than `max_candidates` are not read. Raises NoCompiler."""
         self._max_candidates = max_candidates
-        self._kernel = compiled_reader()
+        self._kernel: Any = compiled_module("ranker.features.scan_kernel")
         self._schema = schema
         encoded = [name.encode() for name in schema.names]
         self._names = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()

@@ -8,10 +8,11 @@ from typing import Final, Literal, Protocol
 import lightgbm
 import numpy as np
 
+from ranker.compiled import NoCompiler
 from ranker.features.columns import Floats
 from ranker.scoring.layout import Layout, lay_out
 from ranker.scoring.probes import probes
-from ranker.scoring.quickscorer import NoCompiler, QuickScorer
+from ranker.scoring.quickscorer import QuickScorer
 from ranker.scoring.trees import REASONS, UNREADABLE, Unrepresentable, read_trees
 
 EngineName = Literal["forest", "lightgbm"]

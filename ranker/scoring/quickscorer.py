@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ranker.compiled import compiled_module
 from ranker.features.columns import Floats
 from ranker.scoring.layout import TREES_PER_GROUP, Layout
 
 
-class NoCompiler(RuntimeError):
-    """numba is not installed, or does not work here."""
-
-
-@cache
 def compiled_kernel() -> Any:
-    """The module of the compiled kernel. The first call compiles it (some seconds), or reads it from numba's cache. Raises NoCompiler."""
-    try:
-        return importlib.import_module("ranker.scoring.kernel")
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise NoCompiler(f"the forest scorer needs numba ({error}): pip install 'rankloop-server[fast]'") from error
+    """The module of the scoring kernel. Raises NoCompiler."""
+    return compiled_module("ranker.scoring.kernel")
 
 
 class QuickScorer:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ranker import metrics
+from ranker.compiled import compiled_module
 from ranker.features.schema import default_schema
 from ranker.models.bundle import Bundle
 from ranker.models.loader import ModelLoader
@@ -18,8 +19,7 @@ from ranker.models.passport import Passport
 from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
 from ranker.models.trial import prepare
-from ranker.process import compile_scorer
-from ranker.scoring.quickscorer import compiled_kernel
+from ranker.process import compiled
 from runtime.errors import Misconfigured
 from runtime.mongo import Mongo
 
@@ -90,11 +90,11 @@ async def test_metrics_say_what_scores_and_why(mongo: Mongo) -> None:
 
 async def test_the_compiled_scorer_can_be_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ranker.scoring.kernel", None)
-    compiled_kernel.cache_clear()
+    compiled_module.cache_clear()
     try:
-        await compile_scorer("auto")
-        await compile_scorer("lightgbm")
+        assert await compiled("auto") is None
+        assert await compiled("lightgbm") is None
         with pytest.raises(Misconfigured, match="numba"):
-            await compile_scorer("forest")
+            await compiled("forest")
     finally:
-        compiled_kernel.cache_clear()
+        compiled_module.cache_clear()
