@@ -64,6 +64,16 @@ class Counted:
             _add(days[day][key], counters)
         return days
 
+    async def revisions(self, scope: str, period: Period) -> dict[datetime, int]:
+        """The newest revision among a scope's tallies of each day that the period touches."""
+        days = Period(period.start.replace(hour=0, minute=0, second=0, microsecond=0), period.end)
+        query = {"_id": {"$gte": {"scope": scope, "start": days.start}, "$lt": {"scope": scope, "start": days.end}}}
+        pipeline: list[Document] = [{"$match": query}, {"$group": {"_id": "$_id.start", "revision": {"$max": "$revision"}}}]
+        found: dict[datetime, int] = {}
+        async for batch in self._mongo.collection("tallies").aggregate_batches(pipeline):
+            found |= {one["_id"]: int(one["revision"]) for one in batch}
+        return found
+
     async def of_keys(self, scope: str, keys: Sequence[str], period: Period) -> dict[str, Counters]:
         """The counters of some keys of a scope that has plain keys."""
         totals: dict[str, Counters] = {key: defaultdict(int) for key in keys}

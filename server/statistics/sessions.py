@@ -116,7 +116,7 @@ def session_metrics(visits: list[Visit]) -> pb.SessionMetrics:
         stated_session_count=sum(visit.stated for visit in visits),
         device_counts=dict(sorted(devices.items(), key=lambda one: (-one[1], one[0]))[:MOST_DEVICES]),
     )
-    if (found := quantiles(lengths, (0.5, 0.9))) is not None:
+    if found := quantiles(lengths, (0.5, 0.9)):
         metrics.avg_length.CopyFrom(to_duration(float(lengths.sum()) / len(lengths) / 1000))
         metrics.median_length.CopyFrom(to_duration(found[0] / 1000))
         metrics.p90_length.CopyFrom(to_duration(found[1] / 1000))

@@ -116,7 +116,7 @@ class Statistics:
         """What became of recommendations, by item type."""
         check_ids("item_types", request.item_types, most=MAX_TYPES)
         period, as_of = await self._frame.asked(request)
-        rows = await type_metrics(self._mongo, self._counted, self._times, period, set(request.item_types))
+        rows = await type_metrics(self._counted, self._times, period, set(request.item_types))
         return await self._frame.framed(pb.GetTypeMetricsResponse(types=rows), period, as_of)
 
     async def overview(self, request: pb.GetOverviewRequest) -> pb.GetOverviewResponse:

@@ -1,13 +1,14 @@
 """How long people took: means come from tallies, medians and the like from the values themselves.
 
-Values are read from an index, one day of impressions after the other, and kept sorted in memory under the revision of that day's
-tallies: a day that nothing was folded into since is not read again, and one that was is. Bounded by the number of values kept.
+Values are read from an index, one day of impressions after the other, and kept in memory under the revision of that day's tallies: a day
+that nothing was folded into since is not read again, and one that was is. Bounded by the number of values kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,6 +19,9 @@ from runtime.mongo import Mongo
 from server.statistics.period import DAY, Period
 
 Values = NDArray[np.int64]
+Quantiles = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""By name (`action`, `completion`), then by item type."""
+MOST_ANSWERS = 64
 MOST_VALUES = 4_000_000
 """Values kept at most, 32 MB; the days asked for longest ago go first."""
 COLUMNS = {"_id": 0, "timed.type": 1, "timed.action": 1, "timed.completion": 1}
@@ -45,12 +49,23 @@ class Times:
     mongo: Mongo
     _days: OrderedDict[datetime, DayTimes] = field(default_factory=OrderedDict)
     _size: int = 0
+    _answers: OrderedDict[Hashable, Quantiles] = field(default_factory=OrderedDict)
 
-    async def over(self, period: Period, revisions: Mapping[datetime, int]) -> dict[str, dict[str, Values]]:
-        """By name and item type, the values of a period, not sorted.
+    async def quantiles(self, period: Period, revisions: Mapping[datetime, int], shares: tuple[float, ...]) -> Quantiles:
+        """By name and item type, these quantiles of a period's times, in milliseconds.
 
-        `revisions` are those of the days' tallies, read before. Days without one have no values.
+        `revisions` are those of the days' tallies, read before: while they stand, so do the quantiles. Days without one have no values.
         """
+        key = (period, shares, tuple(sorted(revisions.items())))
+        if (kept := self._answers.pop(key, None)) is None:
+            values = await self._over(period, revisions)
+            kept = {name: {item_type: quantiles(some, shares) for item_type, some in values[name].items()} for name in NAMES}
+        self._answers[key] = kept
+        while len(self._answers) > MOST_ANSWERS:
+            self._answers.popitem(last=False)
+        return kept
+
+    async def _over(self, period: Period, revisions: Mapping[datetime, int]) -> dict[str, dict[str, Values]]:
         parts: dict[str, dict[str, list[Values]]] = {name: defaultdict(list) for name in NAMES}
         for day, revision in sorted(revisions.items()):
             whole = Period(day, day + DAY)
@@ -89,8 +104,14 @@ class Times:
         return {name: {item_type: np.array(some, dtype=np.int64) for item_type, some in found[name].items()} for name in NAMES}
 
 
-def quantiles(values: Values | None, shares: Sequence[float]) -> list[float] | None:
-    """Quantiles, linear between neighbours (Hyndman and Fan 1996, type 7): the usual median, for one. None of nothing."""
-    if values is None or not len(values):
-        return None
-    return [float(one) for one in np.quantile(values, shares)]
+def quantiles(values: Values, shares: Sequence[float]) -> tuple[float, ...]:
+    """Quantiles, linear between neighbours (Hyndman and Fan 1996, type 7): the usual median, for one. Empty of nothing."""
+    if not len(values):
+        return ()
+    places = [share * (len(values) - 1) for share in shares]
+    neighbours = sorted({int(one) for place in places for one in (math.floor(place), math.ceil(place))})
+    parted = np.partition(values, neighbours)
+    return tuple(
+        float(parted[math.floor(place)] + (parted[math.ceil(place)] - parted[math.floor(place)]) * (place - math.floor(place)))
+        for place in places
+    )

@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
 
 from rankloop.v1 import stats_pb2 as pb
-from runtime.mongo import Mongo
 from runtime.timestamps import to_duration
 from server.statistics.counted import Counted
 from server.statistics.figures import Counters, ratio
 from server.statistics.intervals import wilson
 from server.statistics.period import Period
-from server.statistics.times import Times, Values, quantiles
+from server.statistics.times import Times
 
 MOST_POINTS = 200
 """Drop-off points per type in an answer."""
 MOST_SUMMARIES = 20
+SHARES = (0.5, 0.9)
+"""Median and p90."""
 
 
-async def read_revisions(mongo: Mongo, period: Period) -> dict[datetime, int]:
-    """The newest revision among the types' tallies of each day of the period."""
-    first = period.start.replace(hour=0, minute=0, second=0, microsecond=0)
-    query = {"_id": {"$gte": {"scope": "type", "start": first}, "$lt": {"scope": "type", "start": period.end}}}
-    revisions: dict[datetime, int] = {}
-    async for batch in mongo.collection("tallies").batches(query, {"revision": 1}):
-        for tally in batch:
-            day = tally["_id"]["start"]
-            revisions[day] = max(revisions.get(day, 0), tally["revision"])
-    return revisions
-
-
-async def type_metrics(mongo: Mongo, counted: Counted, times: Times, period: Period, wanted: Collection[str]) -> list[pb.TypeMetrics]:
+async def type_metrics(counted: Counted, times: Times, period: Period, wanted: Collection[str]) -> list[pb.TypeMetrics]:
     """One row per type that was shown, most impressions first; of `wanted` alone, if there are any."""
-    revisions = await read_revisions(mongo, period)
+    revisions = await counted.revisions("type", period)
     by_type = await counted.by_key("type", period)
     points: dict[str, dict[str, int]] = defaultdict(dict)
     for key, counters in (await counted.by_key("dropoff", period)).items():
         if counters.get("impressions"):
             points[key[0]][key[1]] = counters["impressions"]
-    measured = await times.over(period, revisions)
+    measured = await times.quantiles(period, revisions, SHARES)
     rows = [
-        type_row(str(key), counters, points.get(str(key), {}), {name: of_all.get(str(key)) for name, of_all in measured.items()})
+        type_row(str(key), counters, points.get(str(key), {}), {name: of_all.get(str(key), ()) for name, of_all in measured.items()})
         for key, counters in by_type.items()
         if counters.get("impressions") and (not wanted or key in wanted)
     ]
     return sorted(rows, key=lambda row: (-row.total_shown, row.item_type))
 
 
-def type_row(item_type: str, counters: Counters, points: Mapping[str, int], measured: Mapping[str, Values | None]) -> pb.TypeMetrics:
-    """The figures of one type. `points` are impressions by drop-off point, `measured` times in milliseconds."""
+def type_row(item_type: str, counters: Counters, points: Mapping[str, int], measured: Mapping[str, Sequence[float]]) -> pb.TypeMetrics:
+    """The figures of one type. `points` are impressions by drop-off point, `measured` median and p90 of times, in milliseconds."""
 
     def count(name: str) -> int:
         return counters.get(name, 0)
@@ -86,7 +74,7 @@ def type_row(item_type: str, counters: Counters, points: Mapping[str, int], meas
     if completed:
         row.avg_time_to_completion.CopyFrom(to_duration(count("completion_milliseconds") / 1000 / completed))
     for name in ("action", "completion"):
-        if (found := quantiles(measured.get(name), (0.5, 0.9))) is not None:
+        if found := measured.get(name):
             getattr(row, f"median_time_to_{name}").CopyFrom(to_duration(found[0] / 1000))
             getattr(row, f"p90_time_to_{name}").CopyFrom(to_duration(found[1] / 1000))
     return row

@@ -16,7 +16,8 @@ from collector.tally import Key, scope_of
 from server.statistics.items import item_stats
 from server.statistics.performance import performance_row
 from server.statistics.period import Period
-from server.statistics.types import type_row
+from server.statistics.times import quantiles
+from server.statistics.types import SHARES, type_row
 from server.statistics.users import UserHistory, user_stats
 from tests.unit.docs.documents import ROOT
 
@@ -120,7 +121,8 @@ def test_one_item(folded: Folded) -> None:
 def test_one_type(folded: Folded) -> None:
     timed = [one.to_document(Combination.MAX).get("timed", {}) for one in folded.attributions.values()]
     waits = np.array([one["action"] for one in timed if one.get("type") == "kitchen"])
-    check("kitchen (", type_row("kitchen", counters(folded, "type", "kitchen"), {}, {"action": waits}))
+    measured = {"action": quantiles(waits, SHARES)}
+    check("kitchen (", type_row("kitchen", counters(folded, "type", "kitchen"), {}, measured))
 
 
 def test_one_user(folded: Folded) -> None:
