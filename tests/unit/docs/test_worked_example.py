@@ -14,8 +14,13 @@ from collector.batch import Batch, Folded, fold
 from collector.labels import DEFAULT_RULES, Combination, label_of
 from collector.tally import Key, scope_of
 from server.statistics.items import item_stats
+from server.statistics.outcomes import Result, Telling
+from server.statistics.outcomes import type_row as type_row_of_outcomes
 from server.statistics.performance import performance_row
 from server.statistics.period import Period
+from server.statistics.population import population_of, values_of
+from server.statistics.quality import Exposure, quality_row
+from server.statistics.sessions import Runs, session_metrics
 from server.statistics.times import quantiles
 from server.statistics.types import SHARES, type_row
 from server.statistics.users import UserHistory, user_stats
@@ -101,7 +106,7 @@ def figure(message: Any, name: str) -> float:
     value = getattr(message, outer)
     if inner:
         value = value[inner] if outer == "type_preferences" else getattr(value, inner)
-    elif "_time_to_" in outer:
+    elif "_time_to_" in outer or outer.endswith("_length"):
         value = value.ToTimedelta().total_seconds()
     return float(value)
 
@@ -133,3 +138,51 @@ def test_one_user(folded: Folded) -> None:
         slate_count=1,
     )
     check("ann (", user_stats("ann", history, Period(DAY, DAY + timedelta(days=1))))
+
+
+def test_sessions() -> None:
+    runs = Runs(Period(DAY, DAY + timedelta(days=1)))
+    for one in EVENTS:
+        if "session_id" in one:
+            runs.feed(one["user_id"], one["session_id"], one["occur_time"])
+    check("Both (", session_metrics([visit for _, visit in runs.finish()]))
+
+
+def test_one_score() -> None:
+    values = {}
+    for user_id in ("ann", "ben"):
+        own = [one for one in EVENTS if one["user_id"] == user_id]
+        found = values_of([one["occur_time"] for one in own], [one["type"] for one in own])
+        assert found is not None
+        values[user_id] = found
+    check("ann's score", population_of(list(values.values()), DAY).score(values["ann"]))
+
+
+def test_all_slates(folded: Folded) -> None:
+    shown: dict[str, int] = defaultdict(int)
+    for one in SLATES:
+        for item in one["items"]:
+            shown[item["item_id"]] += 1
+    touched: dict[str, int] = defaultdict(int)
+    for one in EVENTS:
+        touched[one["item_id"]] += 1
+    exposure = Exposure(frozenset({*TYPES, "lamp"}), {(None, None): shown}, {(None, None): counters(folded, scope_of(()), ())}, touched, {})
+    check("All slates", quality_row(exposure, (None, None)))
+
+
+def test_incomes() -> None:
+    def income(user_id: str, before: float, value: float, **attributes: str) -> Result:
+        return Result(
+            event_id=f"{value}",
+            user_id=user_id,
+            type="income",
+            before=before,
+            value=value,
+            item_id="",
+            ranking_id="",
+            occur_time=DAY,
+            attributes=attributes,
+        )
+
+    incomes = [income("ann", 1000, 1200, cost="50"), income("ann", 1200, 1260), income("ben", 2000, 1900)]
+    check("Incomes", type_row_of_outcomes("income", incomes, Telling(count=0, min_users=5, pseudonym=str)))
