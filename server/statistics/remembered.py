@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from collector.fold import oldest_pending
 from collector.retention import cut_of
 from runtime.mongo import Mongo
 
@@ -27,10 +28,10 @@ TIMES_ITS_COST = 20.0
 MOST_ANSWERS = 128
 
 
-async def revision_of(mongo: Mongo) -> tuple[int, Any]:
-    """What changes with everything derived, and when retention takes something away."""
+async def revision_of(mongo: Mongo) -> Hashable:
+    """What changes with everything derived, with what of the ledger is folded, and when retention takes something away."""
     lease = await mongo.collection("leases").find_one({"_id": "fold"}, {"revision": 1})
-    return int(lease["revision"]) if lease else 0, await cut_of(mongo)
+    return int(lease["revision"]) if lease else 0, await oldest_pending(mongo), await cut_of(mongo)
 
 
 @dataclass(slots=True)
