@@ -120,6 +120,7 @@ def slate_document(entry: Slate, item_types: Mapping[str, str], now: datetime) -
     if entry.experiment_id:
         document["experiment_id"] = entry.experiment_id
         document["variant_id"] = entry.variant_id
+        document["experiments"] = [{"id": entry.experiment_id, "variant": entry.variant_id}]
     if entry.context:
         document["context"] = pairs(entry.context)
     names, values = feature_block([item.features for item in entry.items])

@@ -84,6 +84,11 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         indexes=(
             Index(name="user", keys=(("user_id", ASCENDING), ("show_time", DESCENDING))),
             Index(name="time", keys=(("show_time", ASCENDING),)),
+            Index(
+                name="experiment",
+                keys=(("experiments.id", ASCENDING), ("user_id", ASCENDING), ("show_time", ASCENDING)),
+                partial={"experiments.id": {"$exists": True}},
+            ),
             PENDING,
         ),
     ),
@@ -161,6 +166,15 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         meaning="the column names of logged feature values, and which of them callers bring, by hash",
         required={"names": "array"},
     ),
+    CollectionSchema(
+        name="experiments",
+        meaning="A/B tests: the contract's message, its state, and every change; _id is the experiment_id",
+        required={"content": "binData", "state": "string", "etag": "string", "create_time": "date", "changes": "array"},
+        indexes=(
+            Index(name="time", keys=(("create_time", DESCENDING), ("_id", DESCENDING))),
+            Index(name="state", keys=(("state", ASCENDING), ("create_time", DESCENDING))),
+        ),
+    ),
     CollectionSchema(name="leases", meaning="who does what only one may do"),
     CollectionSchema(name="meta", meaning="the version of this schema, and facts fixed for the deployment"),
 )
@@ -193,7 +207,12 @@ async def _create_receipts(mongo: Mongo) -> None:
     await create_beside(mongo, "fold_receipts", "")
 
 
-MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts)
+async def _experiments(mongo: Mongo) -> None:
+    """Version 4: experiments, and the slates of each."""
+    await _create(mongo)
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts, _experiments)
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 
 

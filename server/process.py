@@ -16,6 +16,8 @@ from ranker.settings import FeatureSettings
 from rankloop.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,
+    experiment_pb2,
+    experiment_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     ranking_pb2,
@@ -30,12 +32,16 @@ from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
+from server.experiments.experiments import Experiments
+from server.experiments.running import RunningExperiments
+from server.experiments.store import ExperimentStore
 from server.health.examination import Glance
 from server.models import Models
 from server.news import UserNews
 from server.rankers import RankerPool
 from server.ranking import Ranking
 from server.services.catalog import CatalogServicer
+from server.services.experiments import ExperimentServicer
 from server.services.models import ModelServicer
 from server.services.ranking import RankingServicer
 from server.services.stats import StatsServicer
@@ -79,12 +85,16 @@ async def run(
         recorder = SlateRecorder(open_ledger(on.mongo, collector), capacity=server.slate_capacity)
         news = UserNews(capacity=server.news_capacity, clock=utc_now)
         tracking = open_tracking(on.mongo, collector, labels, tell=news.hear)
+        store = ExperimentStore(on.mongo)
+        running = RunningExperiments(store, poll_seconds=server.experiment_poll_seconds)
+        await running.refresh()
         ranking = Ranking(
             on.mongo,
             pool,
             recorder,
             surfaces=Surfaces(server.surfaces),
             news=news,
+            experiments=running,
             timeout_seconds=server.rank_timeout_seconds,
             explain_timeout_seconds=server.explain_timeout_seconds,
             repeat_capacity=server.repeat_capacity,
@@ -96,17 +106,20 @@ async def run(
         statistics = Statistics(on.mongo, labels.combination, utc_now, glance)
         stack.push_async_callback(statistics.close)
         models = Models(on.mongo, default_schema(features.request), new_id=_new_id, clock=utc_now)
+        experiments = Experiments(on.mongo, store, running, new_id=_new_id, clock=utc_now)
         services = {
             "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
             "ranking": Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
             "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(on.mongo, utc_now))),
             "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics, Watching(statistics, on.stop))),
+            "experiments": Service.of(experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments)),
             "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
         }
         rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)
         await rpc.start()
         async with asyncio.TaskGroup() as work:
             recording, keeping = work.create_task(recorder.run()), work.create_task(pool.run())
+            following = work.create_task(running.run())
             work.create_task(tracking.intake.run(on.stop))
             await rpc.set_serving()
             on.tell_ready(ready_file, rpc.address)
@@ -118,6 +131,7 @@ async def run(
                 log.warning("stopped with slates that could not be recorded")
             recording.cancel()
             keeping.cancel()
+            following.cancel()
     log.info("server stopped")
 
 

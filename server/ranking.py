@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -22,11 +23,12 @@ from ranker.validation import check
 from rankloop.v1.ranking_pb2 import RankedItem, RankRequest, RankResponse
 from rankloop.worker.v1 import worker_pb2
 from rankloop.worker.v1.worker_pb2 import RankingParameters
-from runtime.errors import RankloopError
+from runtime.errors import NotFound, RankloopError
 from runtime.logs import get_logger
-from runtime.mongo import Mongo
+from runtime.mongo import Document, Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
 from server.asked import Asked
+from server.experiments.running import RunningExperiments, counted
 from server.news import UserNews
 from server.rankers import NoRanker, RankerPool
 from server.slates import SlateRecorder, slate_of
@@ -37,6 +39,7 @@ log = get_logger("server")
 SHARE_OF_TIME = 2 / 3
 """Of the caller's time, what a worker may use up before the answer is given without it."""
 LOOKUP_SECONDS = 0.25
+PRIOR_SCORE = "prior_score"
 
 ANSWERS = Counter("rankloop_rank_answers", "Slates returned, by why no model ranked them (empty: one did).", ["fallback_reason"])
 
@@ -52,6 +55,7 @@ class Ranking:
         *,
         surfaces: Surfaces,
         news: UserNews,
+        experiments: RunningExperiments,
         timeout_seconds: float,
         explain_timeout_seconds: float,
         repeat_capacity: int,
@@ -63,6 +67,7 @@ class Ranking:
         self._recorder = recorder
         self._surfaces = surfaces
         self._news = news
+        self._experiments = experiments
         self._timeout_seconds = timeout_seconds
         self._explain_timeout_seconds = explain_timeout_seconds
         self._repeat_capacity = repeat_capacity
@@ -110,19 +115,46 @@ class Ranking:
     async def _rank_anew(self, request: RankRequest, ranking_id: str, limit_seconds: float) -> RankResponse:
         now = at_millisecond(self._clock())
         served: worker_pb2.ServedItems | None = None
-        parameters = self._surfaces.parameters(request.surface)
+        started = time.perf_counter()
+        treatment = self._experiments.treatment(request.surface, request.user_id)
+        parameters = treatment.over(self._surfaces.parameters(request.surface))
         try:
-            decided = worker_pb2.RankRequest(ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
-            if (heard := self._news.of(request.user_id)) is not None:
-                decided.user_news_time.CopyFrom(to_timestamp(heard))
-            answer = await self._pool.rank(Asked(request, decided), timeout_seconds=limit_seconds)
-            response, served = answer.response, answer.served
+            if treatment.algorithm == PRIOR_SCORE:
+                response = by_prior(request, ranking_id, "", parameters)
+            else:
+                decided = worker_pb2.RankRequest(ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
+                if (heard := self._news.of(request.user_id)) is not None:
+                    decided.user_news_time.CopyFrom(to_timestamp(heard))
+                answer = await self._ask(request, decided, treatment.model_version, limit_seconds)
+                response, served = answer.response, answer.served
         except NoRanker as error:
             response = by_prior(request, ranking_id, error.reason, parameters)
         ANSWERS.labels(response.fallback_reason).inc()
+        note: Document = {}
+        if treatment.assignments:
+            response.experiment_id, response.variant_id = treatment.assignments[0].experiment_id, treatment.assignments[0].variant_id
+            counted(treatment.assignments)
+            note = {
+                "experiments": [{"id": one.experiment_id, "variant": one.variant_id} for one in treatment.assignments],
+                "rank_seconds": time.perf_counter() - started,
+            }
         # The answer leaves first: what is written down is made when this call has nothing more to do.
-        self._recorder.record_soon(lambda: slate_of(request, response, served, now))
+        self._recorder.record_soon(lambda: slate_of(request, response, served, now) | note)
         return response
+
+    async def _ask(
+        self, request: RankRequest, decided: worker_pb2.RankRequest, model_version: str, limit_seconds: float
+    ) -> worker_pb2.RankResponse:
+        """A worker's slate, by the variant's model where the caller pins none; a variant whose model cannot serve is no caller's fault."""
+        if not model_version or request.model_version:
+            return await self._pool.rank(Asked(request, decided), timeout_seconds=limit_seconds)
+        # On the wire the two parts of the request become one: this adds a field to the caller's.
+        decided.request.model_version = model_version
+        try:
+            return await self._pool.rank(Asked(request, decided), timeout_seconds=limit_seconds)
+        except NotFound as error:
+            log.warning("a variant's model cannot serve", model_version=model_version, reason=error.message)
+            raise NoRanker(f"the variant's model {model_version} cannot serve", reason="NO_MODEL") from error
 
     async def _recorded(self, ranking_id: str) -> RankResponse | None:
         """What the ledger says was answered; None also when it cannot be asked: a ranking does not fail for that."""

@@ -13,7 +13,7 @@ MAX_PORT = 65535
 MAX_PORTS = 256
 """In one range."""
 
-ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models"]
+ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models", "experiments"]
 
 
 def worker_addresses(text: str) -> tuple[str, ...]:
@@ -34,8 +34,11 @@ def worker_addresses(text: str) -> tuple[str, ...]:
 class ServerSettings(RpcSettings):
     """The front door."""
 
-    services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models")
+    services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models", "experiments")
     """The services it answers. Leave out `tracking` where `rankloop collector` takes it in, so that a burst of it cannot slow ranking."""
+
+    experiment_poll_seconds: float = Field(1.0, gt=0, le=60)
+    """How often the server looks for experiments that others started, changed or stopped."""
 
     surfaces: dict[str, SurfaceSettings] = Field(default_factory=dict, max_length=1000)
     """How slates of a surface are made where the request does not say, as in `[server.surfaces.home]`; `"*"`: of any other surface."""

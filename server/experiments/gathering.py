@@ -1,0 +1,288 @@
+"""From the ledger to sums over users: one user after the other, whatever number of them, in the memory of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from collector.entries import mapping
+from rankloop.v1 import experiment_pb2 as pb
+from runtime.mongo import Document, Mongo
+from runtime.timestamps import to_datetime
+from server.experiments.history import PAST, Act, Answer, History, Visit, values_of
+from server.experiments.metrics import Asked, metrics_of
+from server.experiments.observed import Group, Observed, Period
+from server.inference.moments import Moments
+from server.inference.winsorising import Sketch, winsorised
+
+USERS_AT_ONCE = 500
+MAX_LOOKS = 31
+"""Points of the series, the latest."""
+DAY = timedelta(days=1)
+
+Scope = tuple[str, ...]
+ALL: Scope = ("all",)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a readout is made of."""
+
+    groups: list[Group]
+    periods: list[Period]
+    """By weights; one if they never changed."""
+    segments: dict[tuple[str, str], list[Group]]
+    looks: list[tuple[datetime, list[Group]]]
+    caps: dict[str, float]
+    """By metric."""
+    mixed_user_count: int = 0
+    anonymous_slate_count: int = 0
+    tester_count: int = 0
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Of one scope and variant."""
+
+    users: int = 0
+    exposures: int = 0
+    rows: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
+    """Not yet added up."""
+    observed: dict[str, Observed] = field(default_factory=dict)
+
+
+class Gathering:
+    """One readout's way through the ledger."""
+
+    def __init__(self, mongo: Mongo, experiment: pb.Experiment, *, as_of: datetime, segment_by: Sequence[str] = ()) -> None:
+        self._slates = mongo.collection("slates")
+        self._interactions = mongo.collection("interactions")
+        self._outcomes = mongo.collection("outcomes")
+        self._attributions = mongo.collection("attributions")
+        self._experiment = experiment
+        self._variants = [variant.variant_id for variant in experiment.variants]
+        self._as_of = as_of
+        self._segment_by = segment_by
+        self._metrics = metrics_of(experiment)
+        self._starts = [to_datetime(period.start_time) for period in experiment.weight_periods]
+        self._sums: dict[tuple[Scope, str], _Sums] = defaultdict(_Sums)
+        self._segments: set[tuple[str, str]] = set()
+        self._caps: dict[str, float] = {}
+        self._looks: list[datetime] = []
+        self._mixed = self._anonymous = self._testers = 0
+
+    async def gather(self) -> Gathered:
+        """Reads everything, twice where a cap has to be found first."""
+        await self._find_caps()
+        await self._find_looks()
+        async for batch in self._batches():
+            for history in batch:
+                self._take(history)
+            self._add_up()
+        return Gathered(
+            self._groups(ALL),
+            self._periods(),
+            {segment: self._groups(("segment", *segment)) for segment in sorted(self._segments)},
+            [(time, self._groups(("look", str(place)))) for place, time in enumerate(self._looks)],
+            self._caps,
+            self._mixed,
+            self._anonymous,
+            self._testers,
+        )
+
+    async def _find_caps(self) -> None:
+        capped = [one for one in self._metrics if one.quantile < 1.0]
+        if not capped:
+            return
+        sketches = {one.metric.name: Sketch() for one in capped}
+        async for batch in self._batches():
+            for one in capped:
+                found = [values_of(one, history, self._until(history)) for history in batch if self._counts(history)]
+                sketches[one.metric.name].add([row[0] for row in found if row is not None])
+        for one in capped:
+            cap = sketches[one.metric.name].quantile(one.quantile)
+            if cap is not None:
+                self._caps[one.metric.name] = cap
+        self._mixed = self._anonymous = self._testers = 0
+
+    async def _find_looks(self) -> None:
+        """The ends of the days since the first slate, and the moment of the readout."""
+        query = {"experiments.id": self._experiment.experiment_id, "show_time": {"$lt": self._as_of}}
+        found = await self._slates.aggregate([{"$match": query}, {"$group": {"_id": None, "first": {"$min": "$show_time"}}}])
+        if not found:
+            return
+        end = found[0]["first"].replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+        end = max(end, self._as_of - MAX_LOOKS * DAY)
+        end = end.replace(hour=0, minute=0, second=0, microsecond=0)
+        while end < self._as_of:
+            if end > found[0]["first"]:
+                self._looks.append(end)
+            end += DAY
+        self._looks = [*self._looks[-(MAX_LOOKS - 1) :], self._as_of]
+
+    async def _batches(self) -> AsyncIterator[list[History]]:
+        """Users with their histories, some hundreds at a time."""
+        waiting: list[History] = []
+        async for slates in self._slates_by_user():
+            waiting.append(History(slates[0]["user_id"], [self._visit(slate) for slate in slates]))
+            if len(waiting) >= USERS_AT_ONCE:
+                yield await self._filled(waiting)
+                waiting = []
+        if waiting:
+            yield await self._filled(waiting)
+
+    async def _slates_by_user(self) -> AsyncIterator[list[Document]]:
+        """The slates of one user after the other, each user's by time."""
+        query = {"experiments.id": self._experiment.experiment_id}
+        wanted = ("user_id", "experiments", "show_time", "items.position", "ml_ranking_applied", "fallback_reason", "diversity_score")
+        projection = dict.fromkeys((*wanted, "rank_seconds", "context"), 1)
+        rest: list[Document] = []
+        async for batch in self._slates.batches(query, projection, sort=[("user_id", 1), ("show_time", 1)]):
+            # Older first also among slates of the same moment, which the index leaves open.
+            rest += [slate for slate in batch if slate["show_time"] < self._as_of]
+            groups = [list(slates) for _, slates in groupby(rest, key=lambda slate: slate["user_id"])]
+            for slates in groups[:-1]:
+                if slates[0]["user_id"]:
+                    yield slates
+                else:
+                    self._anonymous += len(slates)
+            rest = groups[-1] if groups else []
+            if rest and not rest[0]["user_id"]:
+                self._anonymous += len(rest)
+                rest = []
+        if rest:
+            yield rest
+
+    def _visit(self, slate: Document) -> Visit:
+        experiment_id = self._experiment.experiment_id
+        return Visit(
+            slate["show_time"],
+            slate["_id"],
+            next(one["variant"] for one in slate["experiments"] if one["id"] == experiment_id),
+            len(slate["items"]),
+            slate.get("ml_ranking_applied", True),
+            slate.get("fallback_reason", ""),
+            slate.get("diversity_score"),
+            slate.get("rank_seconds"),
+            tuple(mapping(slate.get("context", ())).items()) if self._segment_by else (),
+        )
+
+    async def _filled(self, histories: list[History]) -> list[History]:
+        by_user = {history.user_id: history for history in histories}
+        by_ranking = {visit.ranking_id: history for history in histories for visit in history.visits}
+        first = min(history.exposure_time for history in histories) - PAST
+        mine = {"user_id": {"$in": list(by_user)}, "occur_time": {"$gte": first, "$lt": self._as_of}}
+        kinds = {one.definition.kind for one in self._metrics}
+
+        async def interactions() -> None:
+            wanted = dict.fromkeys(("user_id", "occur_time", "type", "label", "value"), 1)
+            async for batch in self._interactions.batches(mine, wanted):
+                for one in batch:
+                    stars = one.get("value") if one["type"] == "rate" else None
+                    by_user[one["user_id"]].interactions.append(Act(one["occur_time"], one["type"], one["label"], stars))
+
+        async def outcomes() -> None:
+            if pb.METRIC_KIND_OUTCOME_VALUE in kinds:
+                wanted = dict.fromkeys(("user_id", "occur_time", "type", "value"), 1)
+                async for batch in self._outcomes.batches(mine, wanted):
+                    for one in batch:
+                        by_user[one["user_id"]].outcomes.append(Act(one["occur_time"], one["type"], one.get("value") or 0.0))
+
+        async def answers() -> None:
+            if kinds & {pb.METRIC_KIND_CTR, pb.METRIC_KIND_TIME_TO_ACTION}:
+                wanted = dict.fromkeys(("ranking_id", "first_click_time", "first_act_time"), 1)
+                async for batch in self._attributions.batches({"ranking_id": {"$in": list(by_ranking)}}, wanted):
+                    for one in batch:
+                        answer = Answer(one["ranking_id"], one.get("first_click_time"), one.get("first_act_time"))
+                        by_ranking[one["ranking_id"]].answers.append(answer)
+
+        await asyncio.gather(interactions(), outcomes(), answers())
+        return histories
+
+    def _counts(self, history: History) -> bool:
+        return (
+            history.user_id not in self._experiment.overrides
+            and history.variant_id in self._variants
+            and not history.mixed(self._until(history))
+        )
+
+    def _until(self, history: History) -> datetime:
+        """What happens from here on does not count: the weights changed, and with them perhaps the user's variant."""
+        return min([self._as_of, *(start for start in self._starts[1:] if start > history.exposure_time)])
+
+    def _take(self, history: History) -> None:
+        if history.user_id in self._experiment.overrides:
+            self._testers += 1
+            return
+        until = self._until(history)
+        if history.mixed(until):
+            self._mixed += 1
+            return
+        if history.variant_id not in self._variants:
+            return
+        place = sum(start <= history.exposure_time for start in self._starts[1:])
+        scopes: list[Scope] = [ALL, ("period", str(place))]
+        scopes += [("segment", *one) for one in self._segments_of(history)]
+        exposures = sum(visit.time < until for visit in history.visits)
+        for one in self._metrics:
+            row = self._row(one, history, until)
+            for scope in scopes:
+                if row is not None and (scope[0] != "segment" or one is self._metrics[0]):
+                    self._sums[scope, history.variant_id].rows[one.metric.name].append(row)
+        for scope in scopes:
+            sums = self._sums[scope, history.variant_id]
+            sums.users, sums.exposures = sums.users + 1, sums.exposures + exposures
+        self._look(history, until)
+
+    def _look(self, history: History, until: datetime) -> None:
+        """The primary metric as it stood at each look; worked out anew only where something happened since the look before."""
+        primary = self._metrics[0]
+        happened = sorted(history.times())
+        row: tuple[float, ...] | None = None
+        seen = -1
+        for place, time in enumerate(self._looks):
+            if time <= history.exposure_time:
+                continue
+            count = sum(moment < time for moment in happened)
+            if count != seen:
+                row, seen = self._row(primary, history, min(time, until)), count
+            sums = self._sums[("look", str(place)), history.variant_id]
+            sums.users += 1
+            sums.exposures += sum(visit.time < min(time, until) for visit in history.visits)
+            if row is not None:
+                sums.rows[primary.metric.name].append(row)
+
+    def _row(self, one: Asked, history: History, until: datetime) -> tuple[float, ...] | None:
+        row = values_of(one, history, until)
+        cap = self._caps.get(one.metric.name)
+        return row if row is None or cap is None else tuple(winsorised(row, cap).tolist())
+
+    def _segments_of(self, history: History) -> list[tuple[str, str]]:
+        known = dict(history.visits[0].context)
+        found = [(key, known.get(key, "")) for key in self._segment_by]
+        self._segments.update(found)
+        return found
+
+    def _add_up(self) -> None:
+        for sums in self._sums.values():
+            for name, rows in sums.rows.items():
+                if rows:
+                    more = Observed(Moments.of(rows), sum(row[0] != 0 for row in rows))
+                    sums.observed[name] = sums.observed[name] + more if name in sums.observed else more
+                    rows.clear()
+
+    def _groups(self, scope: Scope) -> list[Group]:
+        groups = []
+        for name in self._variants:
+            sums = self._sums.get((scope, name)) or _Sums()
+            groups.append(Group(variant_id=name, user_count=sums.users, exposure_count=sums.exposures, metrics=sums.observed))
+        return groups
+
+    def _periods(self) -> list[Period]:
+        all_weights: list[Mapping[str, float]] = [dict(period.weights) for period in self._experiment.weight_periods]
+        all_weights = all_weights or [{variant.variant_id: variant.weight for variant in self._experiment.variants}]
+        return [Period(weights=weights, groups=self._groups(("period", str(place)))) for place, weights in enumerate(all_weights)]

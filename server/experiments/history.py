@@ -1,0 +1,153 @@
+"""What one user did in one experiment, and each metric of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from rankloop.v1 import experiment_pb2 as pb
+from server.experiments.metrics import Asked
+
+PAST = timedelta(days=14)
+"""Before the exposure, what CUPED looks at."""
+RETURN = timedelta(days=1)
+"""After the exposure, from when on somebody has come back."""
+FAILURES = ("RANKER_UNAVAILABLE", "RANKER_TIMEOUT", "RANKER_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A slate of the experiment."""
+
+    time: datetime
+    ranking_id: str
+    variant_id: str
+    impressions: int
+    model_ranked: bool
+    fallback_reason: str
+    diversity: float | None
+    seconds: float | None
+    context: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An interaction or an outcome."""
+
+    time: datetime
+    type: str
+    amount: float
+    """Of an interaction its label, of an outcome its value."""
+    stars: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an impression."""
+
+    ranking_id: str
+    click_time: datetime | None
+    act_time: datetime | None
+
+
+@dataclass(slots=True)
+class History:
+    """A user in an experiment. What happened before the first slate is kept for CUPED only."""
+
+    user_id: str
+    visits: list[Visit]
+    """By time."""
+    interactions: list[Act] = field(default_factory=list)
+    outcomes: list[Act] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def exposure_time(self) -> datetime:
+        """Of the first slate."""
+        return self.visits[0].time
+
+    @property
+    def variant_id(self) -> str:
+        """Of the first slate."""
+        return self.visits[0].variant_id
+
+    def mixed(self, until: datetime) -> bool:
+        """Whether slates of more than one variant were shown before `until`."""
+        return any(visit.variant_id != self.variant_id for visit in self.visits if visit.time < until)
+
+    def times(self) -> Iterator[datetime]:
+        """When something happened, in no order."""
+        for visit in self.visits:
+            yield visit.time
+        for act in (*self.interactions, *self.outcomes):
+            yield act.time
+        for answer in self.answers:
+            yield from (time for time in (answer.click_time, answer.act_time) if time is not None)
+
+
+def values_of(asked: Asked, history: History, until: datetime) -> tuple[float, ...] | None:
+    """The columns of a metric: the user's own, and with CUPED the one from before; None: not measured for this user.
+
+    What happened from the first slate on and before `until` counts.
+    """
+    definition, start = asked.definition, history.exposure_time
+    own = _own(definition, history, start, until)
+    if own is None or not definition.cuped:
+        return own
+    before = _own(definition, history, start - PAST, start)
+    return (*own, *(before or (0.0,)))
+
+
+def _own(definition: pb.ExperimentMetric, history: History, start: datetime, end: datetime) -> tuple[float, ...] | None:
+    kind = definition.kind
+    if kind in _OF_VISITS:
+        return _of_visits(kind, history, [visit for visit in history.visits if start <= visit.time < end], end)
+    if kind == pb.METRIC_KIND_OUTCOME_VALUE:
+        wanted = [act.amount for act in history.outcomes if start <= act.time < end and definition.type in ("", act.type)]
+        return (float(sum(wanted)),)
+    if kind == pb.METRIC_KIND_TIME_TO_ACTION:
+        shown = {visit.ranking_id: visit.time for visit in history.visits}
+        taken = [
+            (answer.act_time - shown[answer.ranking_id]).total_seconds()
+            for answer in history.answers
+            if answer.act_time is not None and answer.act_time < end
+        ]
+        return (sum(taken) / len(taken),) if taken else None
+    acts = [act for act in history.interactions if start <= act.time < end]
+    if kind == pb.METRIC_KIND_CONVERSION:
+        return (float(any(act.type == definition.type for act in acts)),)
+    if kind == pb.METRIC_KIND_LABEL:
+        return (float(sum(act.amount for act in acts)),)
+    if kind == pb.METRIC_KIND_ENGAGEMENT:
+        return (float(len(acts)),)
+    if kind == pb.METRIC_KIND_RATING:
+        stars = [act.stars for act in acts if act.stars is not None]
+        return (sum(stars) / len(stars),) if stars else None
+    back = start + RETURN
+    return (float(any(time >= back for time in (*(act.time for act in acts), *(v.time for v in history.visits if v.time < end)))),)
+
+
+_OF_VISITS = {
+    pb.METRIC_KIND_CTR,
+    pb.METRIC_KIND_DIVERSITY,
+    pb.METRIC_KIND_LATENCY,
+    pb.METRIC_KIND_ERROR_RATE,
+    pb.METRIC_KIND_FALLBACK_RATIO,
+}
+
+
+def _of_visits(kind: int, history: History, visits: Sequence[Visit], end: datetime) -> tuple[float, ...] | None:
+    if kind == pb.METRIC_KIND_CTR:
+        shown = {visit.ranking_id for visit in visits}
+        clicked = sum(
+            1 for answer in history.answers if answer.ranking_id in shown and answer.click_time is not None and answer.click_time < end
+        )
+        return (float(clicked), float(sum(visit.impressions for visit in visits)))
+    if kind == pb.METRIC_KIND_ERROR_RATE:
+        return (float(sum(visit.fallback_reason in FAILURES for visit in visits)), float(len(visits)))
+    if kind == pb.METRIC_KIND_FALLBACK_RATIO:
+        return (float(sum(not visit.model_ranked for visit in visits)), float(len(visits)))
+    amounts = [visit.diversity if kind == pb.METRIC_KIND_DIVERSITY else visit.seconds for visit in visits]
+    known = [one for one in amounts if one is not None]
+    return (sum(known) / len(known),) if known else None

@@ -1,0 +1,226 @@
+"""What an experiment may become: draft, running, stopped, concluded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+from rankloop.assignment import Plan, Share, Span
+from rankloop.v1 import experiment_pb2 as pb
+from runtime.errors import FailedPrecondition, InvalidInput
+from runtime.timestamps import to_timestamp
+from server.experiments.allocation import first_shares, layer_spans, moved_shares
+from server.experiments.checking import check
+from server.experiments.metrics import KINDS
+from server.inference import power
+from server.inference.difference import LEVEL
+
+DEFAULT_LAYER = "default"
+SET_BY_SERVER = (
+    "state",
+    "etag",
+    "create_time",
+    "start_time",
+    "stop_time",
+    "planned_users_per_variant",
+    "planned_formula",
+    "weight_periods",
+    "shares",
+    "layer_spans",
+    "verdict",
+    "winner_variant_id",
+    "promoted",
+)
+CHANGES_WHILE_RUNNING = ("hypothesis", "overrides")
+"""Beside the variants' weights and descriptions."""
+
+
+def created(wanted: pb.Experiment, experiment_id: str, now: datetime) -> pb.Experiment:
+    """A draft.
+
+    Raises:
+        InvalidInput: it cannot be run.
+    """
+    draft = _filled(wanted, experiment_id)
+    draft.state = pb.EXPERIMENT_STATE_DRAFT
+    draft.create_time.CopyFrom(to_timestamp(now))
+    return sealed(draft)
+
+
+def updated(old: pb.Experiment, wanted: pb.Experiment, now: datetime) -> tuple[pb.Experiment, list[str]]:
+    """The experiment as somebody wants it, and the fields that changed.
+
+    Raises:
+        InvalidInput: it cannot be run like that.
+        FailedPrecondition: something changes that may not change in this state.
+    """
+    new = _filled(wanted, old.experiment_id)
+    for name in SET_BY_SERVER:
+        new.ClearField(name)  # type: ignore[arg-type]
+    kept = pb.Experiment()
+    kept.CopyFrom(old)
+    for field in pb.Experiment.DESCRIPTOR.fields:
+        if field.name not in SET_BY_SERVER:
+            kept.ClearField(field.name)  # type: ignore[arg-type]
+    kept.ClearField("planned_users_per_variant")
+    kept.ClearField("planned_formula")
+    changed = _changed(old, new)
+    new.MergeFrom(kept)
+    _plan_size(new)
+    if old.state == pb.EXPERIMENT_STATE_DRAFT:
+        return sealed(new), changed
+    if old.state != pb.EXPERIMENT_STATE_RUNNING:
+        raise FailedPrecondition(f"{old.experiment_id} has ended and does not change any more; write a new one")
+    fixed = [name for name in changed if name not in (*CHANGES_WHILE_RUNNING, "variants")]
+    if "variants" in changed and _without_weights(old) != _without_weights(new):
+        fixed.append("variants (other than weights and descriptions)")
+    if fixed:
+        raise FailedPrecondition(
+            f"{old.experiment_id} is running: {', '.join(fixed)} may not change any more. Stop it and write a new one; while it runs, "
+            "weights, descriptions, overrides and the hypothesis may change",
+            reason="EXPERIMENT_RUNNING",
+        )
+    weights = weights_of(new)
+    if weights != weights_of(old):
+        del new.shares[:]
+        new.shares.extend(_shares_message(moved_shares(_shares(old), weights)))
+        new.weight_periods.append(pb.WeightPeriod(start_time=to_timestamp(now), weights=weights))
+    return sealed(new), changed
+
+
+def started(draft: pb.Experiment, running: Iterable[pb.Experiment], now: datetime) -> pb.Experiment:
+    """The experiment, running.
+
+    Args:
+        running: the experiments that run already.
+
+    Raises:
+        FailedPrecondition: it is no draft, or its layer has not as many users left where their surfaces meet.
+    """
+    if draft.state != pb.EXPERIMENT_STATE_DRAFT:
+        state = pb.ExperimentState.Name(draft.state).removeprefix("EXPERIMENT_STATE_").lower()
+        raise FailedPrecondition(f"{draft.experiment_id} is {state}; only a draft can be started", reason="NOT_A_DRAFT")
+    beside = [one for one in running if one.layer == draft.layer and meet(one.surface, draft.surface)]
+    taken = [Span(span.start, span.end) for one in beside for span in one.layer_spans]
+    holdout = max([draft.holdout, *(one.holdout for one in beside)])
+    new = pb.Experiment()
+    new.CopyFrom(draft)
+    new.holdout = holdout
+    del new.layer_spans[:]
+    spans = layer_spans(taken, draft.traffic or 1.0, holdout)
+    new.layer_spans.extend(pb.PlaceShare(start=span.start, end=span.end) for span in spans)
+    del new.shares[:]
+    new.shares.extend(_shares_message(first_shares(weights_of(draft))))
+    del new.weight_periods[:]
+    new.weight_periods.append(pb.WeightPeriod(start_time=to_timestamp(now), weights=weights_of(draft)))
+    new.state = pb.EXPERIMENT_STATE_RUNNING
+    new.start_time.CopyFrom(to_timestamp(now))
+    return sealed(new)
+
+
+def stopped(old: pb.Experiment, request: pb.StopExperimentRequest, now: datetime) -> pb.Experiment:
+    """The experiment, ended: concluded if there is a verdict or a winner.
+
+    Raises:
+        FailedPrecondition: it does not run, and is not waiting for a verdict either.
+        InvalidInput: the winner is not one of its variants, or nobody is to be promoted.
+    """
+    concludes = bool(request.verdict or request.winner_variant_id)
+    waiting = old.state == pb.EXPERIMENT_STATE_STOPPED and concludes
+    if old.state != pb.EXPERIMENT_STATE_RUNNING and not waiting:
+        raise FailedPrecondition(f"{old.experiment_id} does not run", reason="NOT_RUNNING")
+    names = [variant.variant_id for variant in old.variants]
+    if request.winner_variant_id and request.winner_variant_id not in names:
+        raise InvalidInput.of(
+            "winner_variant_id", "UNKNOWN_VARIANT", f"there is no variant {request.winner_variant_id}; there are {', '.join(names)}"
+        )
+    if request.promote and not request.winner_variant_id:
+        raise InvalidInput.of("winner_variant_id", "MISSING", "is required to promote somebody")
+    new = pb.Experiment()
+    new.CopyFrom(old)
+    new.state = pb.EXPERIMENT_STATE_CONCLUDED if concludes else pb.EXPERIMENT_STATE_STOPPED
+    if not new.HasField("stop_time"):
+        new.stop_time.CopyFrom(to_timestamp(now))
+    new.verdict, new.winner_variant_id, new.promoted = request.verdict, request.winner_variant_id, request.promote
+    return sealed(new)
+
+
+def plan_of(experiment: pb.Experiment) -> Plan:
+    """Who gets what; of an experiment that was started."""
+    return Plan(
+        experiment_id=experiment.experiment_id,
+        layer=experiment.layer,
+        salt=experiment.salt,
+        shares=_shares(experiment) or first_shares(weights_of(experiment)),
+        layer_spans=tuple(Span(span.start, span.end) for span in experiment.layer_spans),
+        holdout=experiment.holdout,
+        overrides=dict(experiment.overrides),
+    )
+
+
+def variant_of(experiment: pb.Experiment, variant_id: str) -> pb.Variant | None:
+    """The variant of that name."""
+    return next((variant for variant in experiment.variants if variant.variant_id == variant_id), None)
+
+
+def weights_of(experiment: pb.Experiment) -> dict[str, float]:
+    """By variant."""
+    return {variant.variant_id: variant.weight for variant in experiment.variants}
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether a slate can be of both surfaces; empty is all of them."""
+    return not one or not other or one == other
+
+
+def sealed(experiment: pb.Experiment) -> pb.Experiment:
+    """The experiment with the etag of its content."""
+    experiment.etag = ""
+    experiment.etag = hashlib.blake2b(experiment.SerializeToString(deterministic=True), digest_size=8).hexdigest()
+    return experiment
+
+
+def _filled(wanted: pb.Experiment, experiment_id: str) -> pb.Experiment:
+    check(wanted)
+    new = pb.Experiment()
+    new.CopyFrom(wanted)
+    for name in SET_BY_SERVER:
+        new.ClearField(name)  # type: ignore[arg-type]
+    new.experiment_id = experiment_id
+    new.layer = new.layer or DEFAULT_LAYER
+    new.salt = new.salt or experiment_id
+    new.control_variant_id = new.control_variant_id or new.variants[0].variant_id
+    _plan_size(new)
+    return new
+
+
+def _plan_size(experiment: pb.Experiment) -> None:
+    if not experiment.HasField("planned_effect"):
+        return
+    planned = experiment.planned_effect
+    a, b = planned.baseline, planned.baseline * (1 + planned.lift)
+    level, wanted, comparisons = experiment.level or LEVEL, planned.power or power.POWER, len(experiment.variants) - 1
+    if KINDS[experiment.primary_metric.kind].value == "proportion":
+        users = power.users_per_variant_for_proportions(a, b, level=level, power=wanted, comparisons=comparisons)
+    else:
+        square = planned.deviation**2
+        users = power.users_per_variant(square, square, b - a, level=level, power=wanted, comparisons=comparisons)
+    experiment.planned_users_per_variant, experiment.planned_formula = users, power.FORMULA
+
+
+def _changed(old: pb.Experiment, new: pb.Experiment) -> list[str]:
+    names = [field.name for field in pb.Experiment.DESCRIPTOR.fields if field.name not in SET_BY_SERVER]
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def _without_weights(experiment: pb.Experiment) -> list[pb.Variant]:
+    return [pb.Variant(variant_id=one.variant_id, parameters=one.parameters) for one in experiment.variants]
+
+
+def _shares(experiment: pb.Experiment) -> tuple[Share, ...]:
+    return tuple(Share(one.variant_id, Span(one.start, one.end)) for one in experiment.shares)
+
+
+def _shares_message(shares: Iterable[Share]) -> list[pb.PlaceShare]:
+    return [pb.PlaceShare(variant_id=one.variant_id, start=one.span.start, end=one.span.end) for one in shares]
