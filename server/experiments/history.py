@@ -13,7 +13,7 @@ PAST = timedelta(days=14)
 """Before the exposure, what CUPED looks at."""
 RETURN = timedelta(days=1)
 """After the exposure, from when on somebody has come back."""
-FAILURES = ("RANKER_UNAVAILABLE", "RANKER_TIMEOUT", "RANKER_FAILED")
+FAILURES = ("RANKER_UNAVAILABLE", "RANKER_TIMEOUT", "RANKER_OVERLOADED", "RANKER_FAILED")
 
 
 @dataclass(frozen=True, slots=True)
