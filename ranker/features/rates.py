@@ -65,17 +65,18 @@ _ITEM_COUNTS: Final = (
     (IMPRESSIONS, WEEK),
     (IMPRESSIONS, MONTH),
     (IMPRESSIONS, ALL_TIME),
+    (INTERACTIONS, DAY),
     (INTERACTIONS, WEEK),
+    (INTERACTIONS, MONTH),
     (INTERACTIONS, ALL_TIME),
 )
 _ITEM_RATES: Final = tuple(
-    [(name, window) for name in ("ctr", "act_rate") for window in (DAY, WEEK, MONTH, ALL_TIME)]
-    + [("label", MONTH), ("label", ALL_TIME), ("dismiss_rate", ALL_TIME), ("position", ALL_TIME)]
+    [(name, window) for name in ("ctr", "act_rate", "label", "dismiss_rate") for window in (DAY, WEEK, MONTH, ALL_TIME)]
+    + [("position", ALL_TIME)]
 )
-_TYPE_COUNTS: Final = ((IMPRESSIONS, MONTH),)
+_TYPE_COUNTS: Final = tuple((counter, window) for counter in (IMPRESSIONS, INTERACTIONS) for window in (DAY, WEEK, MONTH, ALL_TIME))
 _TYPE_RATES: Final = tuple(
-    [(name, window) for name in ("ctr", "act_rate") for window in (WEEK, MONTH, ALL_TIME)]
-    + [("label", ALL_TIME), ("dismiss_rate", ALL_TIME)]
+    (name, window) for name in ("ctr", "act_rate", "label", "dismiss_rate") for window in (DAY, WEEK, MONTH, ALL_TIME)
 )
 _COUNT_NAMES: Final = {IMPRESSIONS: "impressions", INTERACTIONS: "interactions"}
 

@@ -69,7 +69,9 @@ _PHRASES: Final = {
     "list_type_share": "{percent} of the candidates are of its type",
 }
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_NAMED: Final[Mapping[str, str]] = MappingProxyType({"item_type_code": "its type", "item_tier_code": "its tier"})
+_NAMED: Final[Mapping[str, str]] = MappingProxyType(
+    {"item_type_code": "its type", "item_tier_code": "its tier", "device_code": "the device", "surface_code": "the surface"}
+)
 
 
 def words(feature: Feature, value: float, column: Floats, contribution: float) -> str:
