@@ -21,8 +21,9 @@ from ranker.features.columns import Floats
 LEVELS: Final = 16
 """Points of a belief."""
 
-DEPTH: Final = 100
-"""Candidates whose worth is drawn; further ones stand behind them, in order, and never come up by chance."""
+DEPTH: Final = 50
+"""Candidates whose worth is drawn; further ones stand behind them, in order, and never come up by chance. Exact probabilities cost
+LEVELS × DEPTH × the square of the positions."""
 
 POINTS: Final[Floats] = ndtri((np.arange(LEVELS) + 0.5) / LEVELS)
 """(LEVELS,) float64: of the standard normal distribution, the middles of equally likely parts, ascending."""
