@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from stacks import Up, ask, command, environment, rankloop, running
 from rankloop.v1 import stats_pb2
 from rankloop.v1.catalog_pb2 import GetItemRequest, Item, User
 from rankloop.v1.catalog_pb2_grpc import CatalogServiceStub
+from rankloop.v1.ranking_pb2 import Candidate, RankRequest
+from rankloop.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloop.v1.record_pb2 import Record
 from rankloop.v1.stats_pb2_grpc import StatsServiceStub
 from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
@@ -281,3 +284,54 @@ def test_a_file_of_another_kind_is_refused_as_a_whole(up: Up, tmp_path: Path) ->
     done = rankloop("import", "--format", "open-bandit", str(path), "--server", up.ready["server"], "--state-dir", str(tmp_path))
     assert done.returncode == 1
     assert "an Open Bandit file has a column timestamp, and this one has not" in done.stderr
+
+
+def taught(slates: int) -> list[Record]:
+    """Slates ranked elsewhere, with the one value that its owner had of each item, and clicks that follow it."""
+    chance, made = random.Random(5), list[Record]()
+    begin = datetime.now(UTC) - timedelta(days=20)
+    for number in range(slates):
+        quality = [round(chance.random(), 3) for _ in range(6)]
+        shown = begin + timedelta(minutes=90 * number)
+        names = [f"taught-{number % 40}-{place}" for place in range(6)]
+        items = [
+            SlateItem(item_id=name, item_type="lesson", features={"quality": value}) for name, value in zip(names, quality, strict=True)
+        ]
+        slate = Slate(ranking_id=f"taught-{number}", user_id=f"pupil-{number % 30}", surface="home", items=items)
+        slate.show_time.FromDatetime(shown)
+        made.append(Record(slate=slate))
+        for place, value in enumerate(quality):
+            if chance.random() < value**3:
+                click = Interaction(event_id=f"taught-{number}-{place}", user_id=slate.user_id, item_id=names[place], type="click")
+                click.ranking_id = slate.ranking_id
+                click.occur_time.FromDatetime(shown + timedelta(seconds=30 + place))
+                made.append(Record(interaction=click))
+    return made
+
+
+def test_imported_history_teaches_a_model_that_serves(up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "taught.jsonl"
+    file.write_bytes(lines_of(taught(300)))
+    imported(up, tmp_path, str(file))
+    wait_folded(up.ready["server"])
+    told = tmp_path / "training.json"
+    done = subprocess.run(
+        command("train", "--num-boost-round", "60", "--json", str(told)),
+        env=environment(RANKLOOP_MONGO_URI=up.ready["mongo_uri"], RANKLOOP_TRAINER_NUM_THREADS="1"),
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(told.read_text())
+    # Other tests of this stack record slates of their own.
+    assert report["counts"]["slates_replayed"] >= 300
+    assert report["promoted"], report["decision"]
+    assert report["top_features"][0]["feature"] == "quality"
+    # What was replayed are the deployment's own features, so the rankers can serve what was learned from them.
+    names = ["plain", "fine", "finest"]
+    candidates = [Candidate(item_id=name, features={"quality": 0.1 + 0.4 * place}) for place, name in enumerate(names)]
+    deadline = time.monotonic() + 60
+    while not (answer := ask(up.ready["server"], RankingServiceStub, "Rank", RankRequest(candidates=candidates))).ml_ranking_applied:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (answer.model_version, [item.item_id for item in answer.items]) == (report["model_version"], names[::-1])
