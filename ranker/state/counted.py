@@ -58,7 +58,8 @@ class CountedTallies(WindowedTallies):
         row = self._rows.add(key)
         if row == 0:
             return
-        self._grow()
+        if row >= len(self._sums):
+            self._grow()
         sums = self._sums[row]
         sums[ALL_TIME] += change
         if day > self.today - KEPT_DAYS:

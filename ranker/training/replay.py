@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Replay:
             type_capacity=max_item_types,
             tallies=CountedTallies,
         )
+        made = (self.items.tallies, self.items.type_tallies, self.items.overall_tallies)
+        self._items_counted, self._types_counted, self._overall_counted = (cast(CountedTallies, tallies) for tallies in made)
         self._limit = limit
         self._histories: dict[str, deque[Document]] = {}
         self._shown: OrderedDict[str, _Shown] = OrderedDict()
@@ -89,10 +91,18 @@ class Replay:
         """Takes a slate in, as the ledger has it."""
         day = self._advance(slate["show_time"])
         self._shown[slate["_id"]] = _Shown(day, {item["item_id"]: item.get("item_type", "") for item in slate["items"]})
+        by_type: dict[str, Ints] = {}
+        overall = np.zeros(len(COUNTERS), dtype=np.int64)
         for place, item in enumerate(slate["items"], start=1):
             change = np.zeros(len(COUNTERS), dtype=np.int64)
             change[IMPRESSIONS], change[POSITIONS] = 1, item.get("position", place)
-            self._count(item["item_id"], item.get("item_type", ""), day, change)
+            self._items_counted.add(item["item_id"], day, change)
+            overall += change
+            if item_type := item.get("item_type", ""):
+                by_type[item_type] = by_type.get(item_type, 0) + change
+        self._overall_counted.add(OVERALL_KEY, day, overall)
+        for item_type, changes in by_type.items():
+            self._types_counted.add(item_type, day, changes)
         while self._shown and next(iter(self._shown.values())).day < day - ATTRIBUTED_DAYS:
             self._shown.popitem(last=False)
 
@@ -113,14 +123,10 @@ class Replay:
         return day
 
     def _count(self, item_id: str, item_type: str, day: int, change: Ints) -> None:
-        items = self.items
-        assert isinstance(items.tallies, CountedTallies)
-        items.tallies.add(item_id, day, change)
-        assert isinstance(items.overall_tallies, CountedTallies)
-        items.overall_tallies.add(OVERALL_KEY, day, change)
+        self._items_counted.add(item_id, day, change)
+        self._overall_counted.add(OVERALL_KEY, day, change)
         if item_type:
-            assert isinstance(items.type_tallies, CountedTallies)
-            items.type_tallies.add(item_type, day, change)
+            self._types_counted.add(item_type, day, change)
 
 
 def columns_of(slate: Document, names: Sequence[str], schema: FeatureSchema) -> RequestColumns:

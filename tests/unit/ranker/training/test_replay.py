@@ -47,7 +47,7 @@ def happened(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         ]
         user_id = f"u{random.integers(4)}" if random.random() < 0.9 else ""
         slates.append({"_id": f"r{number:03d}", "user_id": user_id, "surface": "home", "show_time": moment, "items": items})
-        for event in range(random.integers(0, 6)):
+        for event in range(random.integers(0, 12)):
             kind = str(random.choice(list(TYPES)))
             item = items[random.integers(4)]
             interactions.append(
