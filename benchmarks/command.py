@@ -34,8 +34,12 @@ def bench() -> None:
 
 @app.command("track")
 def track(
-    events: Annotated[int, typer.Option(min=1000, help="Events sent in batches of 500.")] = 200_000,
-    calls: Annotated[int, typer.Option(min=100, help="Calls with a single event.")] = 20_000,
+    events: Annotated[int, typer.Option(min=2000, help="Events sent in batches of 500.")] = 200_000,
+    calls: Annotated[int, typer.Option(min=400, help="Calls with a single event.")] = 20_000,
+    with_fold: Annotated[
+        bool, typer.Option("--with-fold", help="Then events and their slates once more, while a collector folds.")
+    ] = False,
+    soak: Annotated[int, typer.Option(min=0, help="Then so many more events, watching the server's memory.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
     """TrackInteractions, durable, beside `insert_many` of the same documents and beside an empty call.
@@ -43,11 +47,14 @@ def track(
     Examples:
 
         rankloop bench track --events 100000 --calls 10000
+
+        rankloop bench track --with-fold --soak 10000000 --json track.json
     """
     from benchmarks.track import bench as measure
 
     with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
-        rates = asyncio.run(measure(Path(directory), events=events, single_calls=calls))
+        found = asyncio.run(measure(Path(directory), events=events, single_calls=calls, with_fold=with_fold, soak=soak))
+    rates = found.rates
     table = Table("what", "per second", "p50", "p99")
     for rate in rates.values():
         table.add_row(rate.name, f"{rate.per_second:,.0f}", f"{rate.p50_milliseconds:.1f} ms", f"{rate.p99_milliseconds:.1f} ms")
@@ -57,7 +64,20 @@ def track(
     }
     Console().print(table)
     print(f"batches: {ratios['batched_to_insert_many']:.2f} × insert_many; single events: {ratios['single_to_empty']:.2f} × an empty call")
-    _write(json_file, {"rates": {name: asdict(rate) for name, rate in rates.items()}, "ratios": ratios})
+    content: dict[str, Any] = {"rates": {name: asdict(rate) for name, rate in rates.items()}, "ratios": ratios}
+    if found.both is not None:
+        both = found.both
+        print(
+            f"at once: {both.ingested_per_second:,.0f} entries per second taken in and {both.folded_per_second:,.0f} folded; "
+            f"{both.backlog:,} were left, folded at {both.drained_per_second:,.0f} per second"
+        )
+        content["with_fold"] = asdict(both)
+    if found.memory is not None:
+        for at, size in found.memory.bytes_at:
+            print(f"{at:>12,} events: server at {size / 2**20:.1f} MiB")
+        print(f"second half: {found.memory.growth_per_million / 2**20:+.2f} MiB per million events")
+        content["memory"] = {**asdict(found.memory), "growth_bytes_per_million": found.memory.growth_per_million}
+    _write(json_file, content)
 
 
 @app.command("fold")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.child import Child
 from runtime.embedded import EmbeddedMongo
@@ -34,17 +35,36 @@ async def running(directory: Path, *, server: bool) -> AsyncIterator[Running]:
         if not server:
             yield Running(mongo.uri, "", 0)
             return
-        ready = directory / "server.json"
-        command = [sys.executable, "-m", "scripts.cli", "server", "--port", "0", "--ready-file", str(ready)]
-        child = Child.start(command, output=directory / "server.log", environment={**os.environ, "RANKLOOP_MONGO_URI": mongo.uri})
-        try:
-            async with asyncio.timeout(60):
-                while not ready.exists():
-                    if child.exit_code is not None:
-                        raise RuntimeError(f"the server ended; its log is {directory / 'server.log'}")
-                    await asyncio.sleep(0.05)
-            yield Running(mongo.uri, json.loads(ready.read_text())["address"], child.pid)
-        finally:
-            await child.stop(grace_seconds=20)
+        async with _process(directory, "server", mongo.uri) as (child, ready):
+            yield Running(mongo.uri, ready["address"], child.pid)
     finally:
         await mongo.stop()
+
+
+@asynccontextmanager
+async def collector_beside(stack: Running, directory: Path) -> AsyncIterator[None]:
+    """A collector on the same database, which folds."""
+    async with _process(directory, "collector", stack.mongo_uri):
+        yield
+
+
+@asynccontextmanager
+async def _process(directory: Path, name: str, mongo_uri: str) -> AsyncIterator[tuple[Child, dict[str, Any]]]:
+    ready, log = directory / f"{name}.json", directory / f"{name}.log"
+    command = [sys.executable, "-m", "scripts.cli", name, "--port", "0", "--ready-file", str(ready)]
+    child = Child.start(command, output=log, environment={**os.environ, "RANKLOOP_MONGO_URI": mongo_uri})
+    try:
+        async with asyncio.timeout(60):
+            while not ready.exists():
+                if child.exit_code is not None:
+                    raise RuntimeError(f"the {name} ended: {log.read_text()[-2000:]}")
+                await asyncio.sleep(0.05)
+        yield child, json.loads(ready.read_text())
+    finally:
+        await child.stop(grace_seconds=20)
+
+
+def resident_bytes(pid: int) -> int:
+    """Of a process, as the kernel counts it."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
