@@ -1,8 +1,8 @@
 """Group commit: concurrent calls share a write.
 
-While a write is under way, what arrives gathers for the next one; so a lone call is written at once, and under load the writes grow. A
-call is answered when its entries are on a majority of nodes, journaled. There is no other buffer: what was not answered may be lost, and
-its sender tries again with the same ids.
+While a write is under way, what arrives gathers for the next one; so a lone call is written at once, and under load the writes grow. Where
+much has gathered, another write begins beside it. A call is answered when its entries are on a majority of nodes, journaled. There is no
+other buffer: what was not answered may be lost, and its sender tries again with the same ids.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Write = Callable[[Sequence[Document]], Awaitable[frozenset[int]]]
 
 RETRY_SECONDS = 0.05
 RETRY_AFTER_SECONDS = 0.25
+WORTH_ENTRIES = 250
+"""Entries that are worth a write of their own beside one that is under way; fewer gather until it is done."""
 
 WAITING = Gauge("rankloop_commit_waiting_entries", "Entries that wait to be written.", ["kind"])
 GROUP_SIZE = Histogram(
@@ -56,6 +58,8 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._entry_count = 0
         self._byte_count = 0
+        self._queued = 0
+        """Entries of `_waiting`: those of `_entry_count` that no write carries yet."""
         self._writers: set[asyncio.Task[None]] = set()
         self._gauge, self._sizes, self._retries = WAITING.labels(kind), GROUP_SIZE.labels(kind), RETRIES.labels(kind)
 
@@ -73,11 +77,11 @@ class GroupCommit:
             raise Overloaded("too many entries wait to be written; try again shortly", retry_after_seconds=RETRY_AFTER_SECONDS)
         waiting = _Waiting(documents, byte_count, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
+        self._queued += len(documents)
         self._count(len(documents), byte_count)
-        if len(self._writers) < limits.writes_at_once:
+        if not self._writers or (len(self._writers) < limits.writes_at_once and self._queued >= WORTH_ENTRIES):
             writer = asyncio.create_task(self._write_what_waits())
             self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
         return await waiting.done
 
     async def wait_idle(self) -> None:
@@ -86,28 +90,38 @@ class GroupCommit:
             await asyncio.gather(*self._writers, return_exceptions=True)
 
     async def _write_what_waits(self) -> None:
-        while group := self._take():
-            documents = [document for waiting in group for document in waiting.documents]
-            self._sizes.observe(len(documents))
-            try:
-                existed = await self._write(documents)
-            except Unavailable as error:
-                await self._put_back(group, error)
-            except Exception as error:  # noqa: BLE001 - every caller of the group hears of it
-                for waiting in group:
-                    self._finish(waiting, error)
-            else:
-                start = 0
-                for waiting in group:
-                    end = start + len(waiting.documents)
-                    self._finish(waiting, frozenset(index - start for index in existed if start <= index < end))
-                    start = end
+        try:
+            while group := self._take():
+                await self._write_group(group)
+        finally:
+            # At once, not when the loop comes round to it: an entry that arrives in between would wait for a writer that has gone.
+            task = asyncio.current_task()
+            assert task is not None
+            self._writers.discard(task)
+
+    async def _write_group(self, group: list[_Waiting]) -> None:
+        documents = [document for waiting in group for document in waiting.documents]
+        self._sizes.observe(len(documents))
+        try:
+            existed = await self._write(documents)
+        except Unavailable as error:
+            await self._put_back(group, error)
+        except Exception as error:  # noqa: BLE001 - every caller of the group hears of it
+            for waiting in group:
+                self._finish(waiting, error)
+        else:
+            start = 0
+            for waiting in group:
+                end = start + len(waiting.documents)
+                self._finish(waiting, frozenset(index - start for index in existed if start <= index < end))
+                start = end
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []
         count = 0
         while self._waiting and (not group or count + len(self._waiting[0].documents) <= self._limits.write_entries):
             waiting = self._waiting.popleft()
+            self._queued -= len(waiting.documents)
             if waiting.done.done():  # its caller has gone
                 self._count(-len(waiting.documents), -waiting.byte_count)
                 continue
@@ -122,6 +136,7 @@ class GroupCommit:
                 self._count(-len(waiting.documents), -waiting.byte_count)
             else:
                 self._waiting.appendleft(waiting)
+                self._queued += len(waiting.documents)
         self._retries.inc()
         await asyncio.sleep(RETRY_SECONDS)
 

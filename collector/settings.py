@@ -89,7 +89,7 @@ class CollectorSettings(RpcSettings):
     """Entries that one write carries at most."""
 
     writes_at_once: int = Field(2, ge=1, le=64)
-    """Writes under way at once, per kind; calls that come meanwhile share the next one."""
+    """Writes under way at once at most, per kind; calls that come meanwhile share the next one."""
 
     fold_entries: int = Field(16_000, ge=1, le=20_000)
     """Interactions that one transaction of the fold takes in at most."""
