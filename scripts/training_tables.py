@@ -14,6 +14,7 @@ from scripts.off_policy_table import off_policy_refusals, off_policy_table
 RANKERS = {
     "model": "this model",
     "model_after_mmr": "this model, after MMR",
+    "plain": "without position_bias",
     "champion": "champion",
     "as_shown": "as shown",
     "prior_score": "prior_score",

@@ -24,6 +24,8 @@ from ranker.training.split import Split
 from runtime.mongo import Mongo
 
 CHAMPION = "champion"
+PLAIN = "plain"
+"""The model without a correction for positions, where one with it was trained."""
 AFTER_MMR = "model_after_mmr"
 """The model's order after MMR, as it serves."""
 
@@ -101,6 +103,11 @@ class Assessment:
         """What a model says of every row, (rows,) float64."""
         return lambdarank.scores(bundle.forest, data, bundle.passport.feature_names, num_threads=self.num_threads)
 
+    def plain(self, forest: bytes) -> None:
+        """Measures the forest that was trained without a correction for positions."""
+        test = self.test
+        self.rankers[PLAIN] = figures(test, lambdarank.scores(forest, test, test.feature_names, num_threads=self.num_threads))
+
     def learned(self, part: str, data: TrainingData, bundle: Bundle) -> tuple[Metric, ...]:
         """The model's figures on slates it knows."""
         model = {"model": figures(data, self.scores_of(bundle, data))}
@@ -118,7 +125,7 @@ class Assessment:
 
     def metrics(self) -> tuple[Metric, ...]:
         """Every figure of every ranker on the test slates, with the differences that the gate looks at."""
-        against = [("model", other) for other in (CHAMPION, PRIOR_SCORE) if {"model", other} <= set(self.rankers)]
+        against = [("model", other) for other in (CHAMPION, PRIOR_SCORE, PLAIN) if {"model", other} <= set(self.rankers)]
         measured = measure("test", self.test.users, self.rankers, differences=against, samples=self.samples, seed=self.seed)
         return measured + self.after_mmr
 

@@ -127,6 +127,12 @@ class TrainingData:
             offsets=offsets,
         )
 
+    def shuffled(self, seed: int) -> TrainingData:
+        """The rows of every slate in a random order, as copies; slates stay where they are."""
+        drawn = np.random.default_rng(seed).random(self.row_count)
+        rows = np.lexsort((drawn, np.repeat(np.arange(self.slate_count), self.group_sizes)))
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_COLUMNS})
+
     def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
         """(rows, len(names)) float64: these features in this order, NaN for those there are not. A view where it is all of them."""
         if tuple(names) == self.feature_names:

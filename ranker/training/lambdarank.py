@@ -59,11 +59,11 @@ def parameters(settings: TrainerSettings, row_count: int) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.num_leaves,
         "min_data_in_leaf": settings.min_data_in_leaf or min(100, max(5, row_count // 150)),
-        "feature_fraction": 0.8,
+        "feature_fraction": settings.feature_fraction,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "bagging_by_query": True,
-        "lambda_l2": 1.0,
+        "lambda_l2": settings.lambda_l2,
         "seed": settings.seed,
         "deterministic": True,
         "force_row_wise": True,
@@ -78,13 +78,15 @@ def fit(
     settings: TrainerSettings,
     *,
     continued: bytes | None = None,
+    rounds: int | None = None,
     on_round: Callable[[int], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Trains until the validation slice's NDCG@10 has not risen for `early_stopping_rounds`, and keeps the best round.
 
     `continued` is the forest to go on from (warm start), over the same features; where no further round is better on the validation
-    slice than it is, it stays as it is. `on_round` hears of every round; `stopped` is asked.
+    slice than it is, it stays as it is. With `rounds`, so many are trained and kept, whatever the validation slice says. `on_round`
+    hears of every round; `stopped` is asked.
 
     Raises:
         Stopped: `stopped` said so.
@@ -102,24 +104,25 @@ def fit(
         on_round(environment.iteration)
 
     base = None if continued is None else read_forest(continued)
-    learned = _dataset(train, options)
+    learned = _dataset(train, options, positions=settings.position_bias)
+    callbacks: list[Callable[..., None]] = [lightgbm.record_evaluation(curve), each_round]
+    if rounds is None:
+        callbacks.append(lightgbm.early_stopping(settings.early_stopping_rounds, first_metric_only=True, verbose=False))
     booster = lightgbm.train(
         options,
         learned,
-        num_boost_round=settings.num_boost_round,
-        valid_sets=[_dataset(validation, options, reference=learned)],
+        num_boost_round=settings.num_boost_round if rounds is None else rounds,
+        # LightGBM leaves equal scores in the order of the rows. In the order that was shown, a forest that says nothing yet would be
+        # credited with that order, and training would stop too early.
+        valid_sets=[_dataset(validation.shuffled(settings.seed), options, reference=learned)],
         valid_names=["validation"],
         init_model=base,
-        callbacks=[
-            lightgbm.record_evaluation(curve),
-            lightgbm.early_stopping(settings.early_stopping_rounds, first_metric_only=True, verbose=False),
-            each_round,
-        ],
+        callbacks=callbacks,
     )
     best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     forest = booster.model_to_string(num_iteration=best).encode()
     kept, begun = read_forest(forest), 0 if base is None else base.num_trees()
-    if base is not None and _ndcg(kept, validation, options) <= _ndcg(base, validation, options):
+    if base is not None and rounds is None and _ndcg(kept, validation, options) <= _ndcg(base, validation, options):
         assert continued is not None
         forest, kept = continued, base
     gains = tuple(float(gain) for gain in kept.feature_importance(importance_type="gain"))
@@ -140,12 +143,16 @@ def _ndcg(booster: lightgbm.Booster, data: TrainingData, options: dict[str, Any]
     return float(np.nanmean(slate_ndcg(said, data.labels, data.offsets, EVALUATED_AT)))
 
 
-def _dataset(data: TrainingData, options: dict[str, Any], reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+def _dataset(
+    data: TrainingData, options: dict[str, Any], reference: lightgbm.Dataset | None = None, *, positions: bool = False
+) -> lightgbm.Dataset:
+    """With `positions`, a constant per position is learned beside the trees and left out of what they predict."""
     return lightgbm.Dataset(
         data.matrix,
         label=grades(data.labels),
         group=data.group_sizes,
         feature_name=list(data.feature_names),
+        position=data.positions if positions else None,
         reference=reference,
         params=options,
     )

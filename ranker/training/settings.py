@@ -65,6 +65,17 @@ class TrainerSettings(Section):
     min_data_in_leaf: int = Field(0, ge=0)
     """Impressions that a leaf must stand on; 0: one in 150 of those learned from, 5 at least and 100 at most."""
 
+    feature_fraction: float = Field(0.8, gt=0, le=1)
+    """Share of the features, drawn anew, that each tree may use."""
+
+    lambda_l2: float = Field(1.0, ge=0, le=1000)
+    """How strongly leaves that stand on little are drawn towards 0."""
+
+    position_bias: bool = False
+    """Whether training takes out of the labels what a position does for whatever stands there (LightGBM's `position`). For surfaces where
+    people look at the top first and clicks are all there is; where views are tracked, `untouched` does it without a model of positions.
+    The model without this is trained too, and reported beside it."""
+
     seed: int = Field(1, ge=0, le=2**31 - 1)
     """Seed of everything random: the same data, settings and seed give the same model on the same machine."""
 

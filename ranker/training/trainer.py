@@ -199,7 +199,11 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
         metrics = await asyncio.to_thread(assessment.metrics)
         outcome = _Outcome(decision=decision, metrics=metrics, bundle=champion.bundle if champion else None)
     else:
-        fitted = await _fitted(parts, base, settings, progress)
+        fitted = await _fitted(parts, base, settings.model_copy(update={"position_bias": False}), progress)
+        if settings.position_bias:
+            await asyncio.to_thread(assessment.plain, fitted.forest)
+            # The labels of the validation slice have the bias, too: stopping by them would take the correction back.
+            fitted = await _fitted(parts, base, settings, progress, rounds=max(1, fitted.rounds_added))
         progress.step("measuring")
         if base is not None and not fitted.rounds_added:
             metrics = await asyncio.to_thread(assessment.metrics)
@@ -255,9 +259,11 @@ async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str
     return _Champion(version=version, record=record, bundle=bundle), []
 
 
-async def _fitted(parts: Split, base: Continuation | None, settings: TrainerSettings, progress: Progress) -> Fitted:
+async def _fitted(
+    parts: Split, base: Continuation | None, settings: TrainerSettings, progress: Progress, *, rounds: int | None = None
+) -> Fitted:
     stop = threading.Event()
-    progress.step("training", settings.num_boost_round)
+    progress.step("training", rounds or settings.num_boost_round)
     try:
         return await asyncio.to_thread(
             lambdarank.fit,
@@ -265,6 +271,7 @@ async def _fitted(parts: Split, base: Continuation | None, settings: TrainerSett
             parts.validation,
             settings,
             continued=None if base is None else base.bundle.forest,
+            rounds=rounds,
             on_round=lambda _: progress.advance(1),
             stopped=stop.is_set,
         )
@@ -326,6 +333,7 @@ def _parameters(settings: TrainerSettings, row_count: int) -> tuple[tuple[str, s
         "lookback_days",
         "validation_split",
         "gap_hours",
+        "position_bias",
         "max_slates_per_user",
         "negatives_per_positive",
         "bootstrap_samples",
