@@ -70,6 +70,10 @@ def train(
         TrainingMode | None,
         typer.Option(help="From nothing, or on from the champion's trees (default: full; with --follow as trainer.follow_mode says)."),
     ] = None,
+    tune: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Try so many settings within the train slice first, and train with the best (0: none).")
+    ] = 0,
+    tune_seconds: Annotated[float, typer.Option(min=1, help="Longest to try them.")] = 600.0,
     follow: Annotated[
         bool,
         typer.Option("--follow", help="Stay, and train after new interactions, at --schedule, and on RequestTraining."),
@@ -104,6 +108,8 @@ def train(
 
         rankloop train --report report.html
 
+        rankloop train --tune 30 --tune-seconds 1800
+
         rankloop train --evaluate-only
 
         rankloop train --follow --new-interactions 1000 --schedule "0 4 * * 1"
@@ -124,6 +130,8 @@ def train(
     settings = _settings(configuration.trainer, {name: value for name, value in asked.items() if value is not None})
     if evaluate_only and mode is TrainingMode.WARM_START:
         raise Misconfigured("--evaluate-only trains nothing, so it has no --mode warm-start; leave one of them out")
+    if tune and (evaluate_only or follow or mode is TrainingMode.WARM_START):
+        raise Misconfigured("--tune finds settings for a full training; leave out --evaluate-only, --follow and --mode warm-start")
     if report_file is not None:
         require_drawing(report_file)
     if follow:
@@ -138,7 +146,8 @@ def train(
             raise Misconfigured(f"{option} says when to train again, which only a trainer does that stays: add --follow, or leave it out")
     wanted: Mode = "evaluate-only" if evaluate_only else "full" if mode is None else mode.value
     try:
-        report = asyncio.run(_run(configuration, settings, wanted, detailed=json_file is not None or report_file is not None))
+        detailed, tuning = json_file is not None or report_file is not None, (tune, tune_seconds)
+        report = asyncio.run(_run(configuration, settings, wanted, detailed=detailed, tuning=tuning))
     except RankloopError as failure:
         _write(json_file, _failed(failure))
         raise
@@ -178,7 +187,9 @@ def _option(field: str) -> str:
     return OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
-async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mode, *, detailed: bool) -> TrainingReport:
+async def _run(
+    configuration: Configuration, settings: TrainerSettings, mode: Mode, *, detailed: bool, tuning: tuple[int, float]
+) -> TrainingReport:
     stop = stop_on_signals()
     mongo = await Mongo.open(configuration.mongo)
     try:
@@ -190,6 +201,8 @@ async def _run(configuration: Configuration, settings: TrainerSettings, mode: Mo
             mode=mode,
             serving=serving_of(configuration),
             detailed=detailed,
+            tune_trials=tuning[0],
+            tune_seconds=tuning[1],
         )
         with steps(Console(stderr=True)) as progress:
             return await _unless_stopped(asyncio.create_task(run_training(mongo, options, progress)), stop)

@@ -59,6 +59,15 @@ def print_report(console: Console, report: TrainingReport) -> None:
     for table in (quality_table(report), off_policy_table(report.off_policy), features_table(report), counts_table(report)):
         if table.row_count:
             console.print(table)
+    if (tuned := report.tuned) is not None:
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in tuned.chosen.items())
+        console.print(
+            f"tuned: {tuned.trial_count} trials in {tuned.seconds:.0f} s within the train slice, NDCG@10 there {tuned.score_before:.4f} as "
+            f"set, {tuned.score:.4f} with {values}; to keep these, put them into [trainer]",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     for told in off_policy_refusals(report.off_policy, asked=report.mode == "evaluate-only"):
         console.print(f"note: {told}", highlight=False, markup=False)
     for note in report.notes:

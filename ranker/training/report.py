@@ -11,6 +11,7 @@ from ranker.models.runs import Mode, Trigger
 from ranker.training.data import DatasetCounts
 from ranker.training.off_policy import PolicyValue
 from ranker.training.segments import Segment
+from ranker.training.tuning import Tuned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class TrainingReport:
     """Trees trained beyond those and dropped again, since they did not help the validation slice."""
     seconds: float
     """How long it took."""
+    tuned: Tuned | None = None
+    """What a search for better settings found; None: there was none."""
     off_policy: Mapping[str, PolicyValue] = field(default_factory=dict)
     """What the orders of `model` and `champion` would have earned, from what was explored within the test slice."""
 
@@ -66,6 +69,8 @@ class TrainingReport:
         content["metrics"] = {metric.name: {k: v for k, v in metric.to_document().items() if k != "name"} for metric in self.metrics}
         for one in content["slices"]:
             one["start_time"], one["end_time"] = one["start_time"].isoformat(), one["end_time"].isoformat()
+        if self.tuned is not None:
+            content["tuned"]["settings"] = self.tuned.settings.model_dump(mode="json")
         for name, value in self.off_policy.items():
             content["off_policy"][name]["estimates"] = {
                 kind: {"value": one.value, "standard_error": one.standard_error, "low": one.low, "high": one.high}

@@ -36,6 +36,7 @@ from ranker.training.sampling import thinned
 from ranker.training.segments import Segment, segments
 from ranker.training.settings import TrainerSettings
 from ranker.training.split import Split, moment, split
+from ranker.training.tuning import Tuned, tune
 from ranker.training.turn import kept_alive, life_sign, take_turn
 from runtime.errors import Aborted, RankloopError
 from runtime.lease import Lease
@@ -71,6 +72,10 @@ class TrainingOptions:
     """The present moment, in UTC."""
     mode: Mode = "full"
     trigger: Trigger = "command"
+    tune_trials: int = 0
+    """Settings to try before a full training, 0: those in force are taken."""
+    tune_seconds: float = 600.0
+    """Longest to try, about; the trial of the settings in force is always finished."""
     serving: Serving = Serving()
     detailed: bool = False
     """Whether the report shall have segments and curves."""
@@ -192,6 +197,7 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     if not suitability.labels_differ(parts.train):
         raise suitability.one_label("every slate to learn from")
     notes += suitability.notes(parts, None if champion is None else champion.record)
+    tuned: Tuned | None = None
     assessment = Assessment(parts, settings.bootstrap_samples, settings.seed, settings.num_threads)
     await asyncio.to_thread(assessment.baselines, None if champion is None else champion.bundle)
     if options.mode == "evaluate-only":
@@ -199,6 +205,9 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
         metrics = await asyncio.to_thread(assessment.metrics)
         outcome = _Outcome(decision=decision, metrics=metrics, bundle=champion.bundle if champion else None)
     else:
+        if options.tune_trials:
+            tuned = await _tuned(parts.train, options, progress)
+            settings = tuned.settings
         fitted = await _fitted(parts, base, settings.model_copy(update={"position_bias": False}), progress)
         if settings.position_bias:
             await asyncio.to_thread(assessment.plain, fitted.forest)
@@ -230,6 +239,7 @@ async def _run(mongo: Mongo, run: TrainingRun, options: TrainingOptions, progres
     if options.detailed:
         outcome = replace(outcome, segments=await asyncio.to_thread(segments, parts, assessment.rankers, seed=settings.seed))
     report = _report(run, options, champion, outcome, parts, counts, notes)
+    report = replace(report, tuned=tuned)
     return replace(report, off_policy=await _off_policy(mongo, parts.slices()[-1], options, champion, outcome))
 
 
@@ -257,6 +267,24 @@ async def _champion(registry: ModelRegistry) -> tuple[_Champion | None, list[str
     except BadBundle as error:
         return _Champion(version=version, record=record, bundle=None), [f"the champion {version} was not compared with: {error.message}"]
     return _Champion(version=version, record=record, bundle=bundle), []
+
+
+async def _tuned(train: TrainingData, options: TrainingOptions, progress: Progress) -> Tuned:
+    stop = threading.Event()
+    progress.step("tuning", options.tune_trials)
+    try:
+        return await asyncio.to_thread(
+            tune,
+            train,
+            options.settings,
+            trials=options.tune_trials,
+            seconds=options.tune_seconds,
+            on_trial=lambda: progress.advance(1),
+            stopped=stop.is_set,
+        )
+    except BaseException:
+        stop.set()
+        raise
 
 
 async def _fitted(
