@@ -136,6 +136,7 @@ def engagement(sent: Sent, start: datetime, end: datetime, span: timedelta) -> s
         weekly_active_user_count=len(active(sent, max(start, end - 7 * DAY), end)),
         monthly_active_user_count=monthly,
         stickiness=rate(daily, monthly),
+        stickiness_interval=wilson(daily, monthly),
         days=counts((midnight(one), one.user_id) for one in inside),
         weeks=counts((midnight(one) - midnight(one).weekday() * DAY, one.user_id) for one in inside),
         months=counts((midnight(one).replace(day=1), one.user_id) for one in inside),

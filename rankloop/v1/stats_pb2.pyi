@@ -276,6 +276,8 @@ class ItemStats(_message.Message):
     CTR_INTERVAL_FIELD_NUMBER: _builtins.int
     AVG_POSITION_FIELD_NUMBER: _builtins.int
     OUTCOME_VALUE_FIELD_NUMBER: _builtins.int
+    CLICK_THROUGH_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    IMPLEMENTATION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item."""
     interaction_count: _builtins.int
@@ -304,6 +306,14 @@ class ItemStats(_message.Message):
     def ctr_interval(self) -> Global___Interval:
         """Wilson interval of `ctr`; absent without impressions."""
 
+    @_builtins.property
+    def click_through_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `click_through_rate`; absent where that is, or above 1."""
+
+    @_builtins.property
+    def implementation_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `implementation_rate`; absent where that is, or above 1."""
+
     def __init__(
         self,
         *,
@@ -319,10 +329,12 @@ class ItemStats(_message.Message):
         ctr_interval: Global___Interval | None = ...,
         avg_position: _builtins.float | None = ...,
         outcome_value: _builtins.float = ...,
+        click_through_rate_interval: Global___Interval | None = ...,
+        implementation_rate_interval: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_label", b"_avg_label", "_avg_position", b"_avg_position", "_click_through_rate", b"_click_through_rate", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "avg_label", b"avg_label", "avg_position", b"avg_position", "click_through_rate", b"click_through_rate", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_label", b"_avg_label", "_avg_position", b"_avg_position", "_click_through_rate", b"_click_through_rate", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "avg_label", b"avg_label", "avg_position", b"avg_position", "click_through_rate", b"click_through_rate", "click_through_rate_interval", b"click_through_rate_interval", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_label", b"_avg_label", "_avg_position", b"_avg_position", "_click_through_rate", b"_click_through_rate", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "avg_label", b"avg_label", "avg_position", b"avg_position", "click_through_rate", b"click_through_rate", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "item_id", b"item_id", "outcome_value", b"outcome_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_label", b"_avg_label", "_avg_position", b"_avg_position", "_click_through_rate", b"_click_through_rate", "_ctr", b"_ctr", "_implementation_rate", b"_implementation_rate", "avg_label", b"avg_label", "avg_position", b"avg_position", "click_through_rate", b"click_through_rate", "click_through_rate_interval", b"click_through_rate_interval", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "item_id", b"item_id", "outcome_value", b"outcome_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg_label: _TypeAlias = _typing.Literal["avg_label"]  # noqa: Y015
     _WhichOneofArgType__avg_label: _TypeAlias = _typing.Literal["_avg_label", b"_avg_label"]  # noqa: Y015
@@ -492,6 +504,8 @@ class UserStats(_message.Message):
     LAST_INTERACTION_TIME_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_SCORE_FIELD_NUMBER: _builtins.int
+    CLICK_THROUGH_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    IMPLEMENTATION_RATE_INTERVAL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     interaction_count: _builtins.int
@@ -534,6 +548,14 @@ class UserStats(_message.Message):
         a moment where these many users are still being counted.
         """
 
+    @_builtins.property
+    def click_through_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `click_through_rate`; absent where that is, or above 1."""
+
+    @_builtins.property
+    def implementation_rate_interval(self) -> Global___Interval:
+        """Wilson interval of `implementation_rate`; absent where that is, or above 1."""
+
     def __init__(
         self,
         *,
@@ -552,10 +574,12 @@ class UserStats(_message.Message):
         last_interaction_time: _timestamp_pb2.Timestamp | None = ...,
         engagement: Global___EngagementScore | None = ...,
         engagement_score: _builtins.float | None = ...,
+        click_through_rate_interval: Global___Interval | None = ...,
+        implementation_rate_interval: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "last_interaction_time", b"last_interaction_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "click_through_rate_interval", b"click_through_rate_interval", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "last_interaction_time", b"last_interaction_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "dismissed_impression_count", b"dismissed_impression_count", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "last_interaction_time", b"last_interaction_time", "session_count", b"session_count", "slate_count", b"slate_count", "type_preferences", b"type_preferences", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement", "_click_through_rate", b"_click_through_rate", "_engagement_score", b"_engagement_score", "_implementation_rate", b"_implementation_rate", "avg_engagement", b"avg_engagement", "click_through_rate", b"click_through_rate", "click_through_rate_interval", b"click_through_rate_interval", "clicked_impression_count", b"clicked_impression_count", "counts", b"counts", "dismissed_impression_count", b"dismissed_impression_count", "engagement", b"engagement", "engagement_score", b"engagement_score", "implementation_rate", b"implementation_rate", "implementation_rate_interval", b"implementation_rate_interval", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "last_interaction_time", b"last_interaction_time", "session_count", b"session_count", "slate_count", b"slate_count", "type_preferences", b"type_preferences", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg_engagement: _TypeAlias = _typing.Literal["avg_engagement"]  # noqa: Y015
     _WhichOneofArgType__avg_engagement: _TypeAlias = _typing.Literal["_avg_engagement", b"_avg_engagement"]  # noqa: Y015
@@ -2039,6 +2063,7 @@ class GetEngagementResponse(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     LEDGER_START_TIME_FIELD_NUMBER: _builtins.int
+    STICKINESS_INTERVAL_FIELD_NUMBER: _builtins.int
     active_user_count: _builtins.int
     """Users active in the period."""
     new_user_count: _builtins.int
@@ -2107,6 +2132,10 @@ class GetEngagementResponse(_message.Message):
         where there are any. Absent: it is whole from the beginning.
         """
 
+    @_builtins.property
+    def stickiness_interval(self) -> Global___Interval:
+        """Wilson interval of `stickiness`."""
+
     def __init__(
         self,
         *,
@@ -2130,10 +2159,11 @@ class GetEngagementResponse(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         ledger_start_time: _timestamp_pb2.Timestamp | None = ...,
+        stickiness_interval: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "as_of_time", b"as_of_time", "end_time", b"end_time", "ledger_start_time", b"ledger_start_time", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness", "stickiness_interval", b"stickiness_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "active_user_count", b"active_user_count", "as_of_time", b"as_of_time", "cohorts", b"cohorts", "daily_active_user_count", b"daily_active_user_count", "days", b"days", "end_time", b"end_time", "features", b"features", "interaction_count", b"interaction_count", "interaction_types", b"interaction_types", "ledger_start_time", b"ledger_start_time", "monthly_active_user_count", b"monthly_active_user_count", "months", b"months", "new_user_count", b"new_user_count", "pages", b"pages", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness", "weekly_active_user_count", b"weekly_active_user_count", "weeks", b"weeks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness", "active_user_count", b"active_user_count", "as_of_time", b"as_of_time", "cohorts", b"cohorts", "daily_active_user_count", b"daily_active_user_count", "days", b"days", "end_time", b"end_time", "features", b"features", "interaction_count", b"interaction_count", "interaction_types", b"interaction_types", "ledger_start_time", b"ledger_start_time", "monthly_active_user_count", b"monthly_active_user_count", "months", b"months", "new_user_count", b"new_user_count", "pages", b"pages", "scores", b"scores", "sessions", b"sessions", "start_time", b"start_time", "stickiness", b"stickiness", "stickiness_interval", b"stickiness_interval", "weekly_active_user_count", b"weekly_active_user_count", "weeks", b"weeks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stickiness: _TypeAlias = _typing.Literal["stickiness"]  # noqa: Y015
     _WhichOneofArgType__stickiness: _TypeAlias = _typing.Literal["_stickiness", b"_stickiness"]  # noqa: Y015
@@ -2878,6 +2908,7 @@ class DayOverview(_message.Message):
     IMPRESSION_COUNT_FIELD_NUMBER: _builtins.int
     CLICKED_IMPRESSION_COUNT_FIELD_NUMBER: _builtins.int
     CTR_FIELD_NUMBER: _builtins.int
+    CTR_INTERVAL_FIELD_NUMBER: _builtins.int
     interaction_count: _builtins.int
     """Interactions that occurred on it."""
     slate_count: _builtins.int
@@ -2892,6 +2923,10 @@ class DayOverview(_message.Message):
     def day_time(self) -> _timestamp_pb2.Timestamp:
         """The day's first moment, UTC."""
 
+    @_builtins.property
+    def ctr_interval(self) -> Global___Interval:
+        """Wilson interval of `ctr`; absent without impressions."""
+
     def __init__(
         self,
         *,
@@ -2901,10 +2936,11 @@ class DayOverview(_message.Message):
         impression_count: _builtins.int = ...,
         clicked_impression_count: _builtins.int = ...,
         ctr: _builtins.float | None = ...,
+        ctr_interval: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ctr", b"_ctr", "ctr", b"ctr", "day_time", b"day_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ctr", b"_ctr", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "day_time", b"day_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ctr", b"_ctr", "clicked_impression_count", b"clicked_impression_count", "ctr", b"ctr", "day_time", b"day_time", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "slate_count", b"slate_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ctr", b"_ctr", "clicked_impression_count", b"clicked_impression_count", "ctr", b"ctr", "ctr_interval", b"ctr_interval", "day_time", b"day_time", "impression_count", b"impression_count", "interaction_count", b"interaction_count", "slate_count", b"slate_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ctr: _TypeAlias = _typing.Literal["ctr"]  # noqa: Y015
     _WhichOneofArgType__ctr: _TypeAlias = _typing.Literal["_ctr", b"_ctr"]  # noqa: Y015

@@ -23,6 +23,7 @@ from server.statistics.counted import Counted
 from server.statistics.figures import ratio
 from server.statistics.frame import Frame, check_id, check_ids
 from server.statistics.funnel import funnel_rows
+from server.statistics.intervals import wilson
 from server.statistics.outcomes import MIN_STORY_USERS, Telling, goal_metrics, type_rows
 from server.statistics.period import DAY, Period
 from server.statistics.population import Population, read_population, read_values
@@ -170,6 +171,7 @@ class Analyses:
             weekly_active_user_count=weekly,
             monthly_active_user_count=monthly,
             stickiness=ratio(daily, monthly),
+            stickiness_interval=wilson(daily, monthly),
             days=days,
             weeks=weeks,
             months=months,

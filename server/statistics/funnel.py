@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from rankloop.v1 import stats_pb2 as pb
 from server.statistics.figures import ratio
-from server.statistics.intervals import wilson
+from server.statistics.intervals import wilson_of_ratio
 
 APPLICATION = "application"
 STAGES = ("shown", "viewed", "applied", "interview", "offer", "accepted")
@@ -60,7 +60,7 @@ def _row(tier: str, stages: list[int], *, total: bool) -> pb.ApplicationFunnel:
         tier=tier,
         total=total,
         conversion_rate=ratio(stages[-1], stages[0]),
-        conversion_rate_interval=wilson(stages[-1], stages[0]) if stages[-1] <= stages[0] else None,
+        conversion_rate_interval=wilson_of_ratio(stages[-1], stages[0]),
     )
     for name, count in zip(STAGES, stages, strict=True):
         setattr(row, f"{name}_count", count)
@@ -68,6 +68,6 @@ def _row(tier: str, stages: list[int], *, total: bool) -> pb.ApplicationFunnel:
         before, now = stages[place - 1], stages[place]
         if before:
             row.step_rates[STAGES[place]] = now / before
-            if now <= before and (interval := wilson(now, before)) is not None:
+            if (interval := wilson_of_ratio(now, before)) is not None:
                 row.step_rate_intervals[STAGES[place]].CopyFrom(interval)
     return row

@@ -24,6 +24,11 @@ def wilson(successes: int, trials: int) -> Interval | None:
     return Interval(low=low, high=high, level=LEVEL)
 
 
+def wilson_of_ratio(part: int, whole: int) -> Interval | None:
+    """The same of a ratio that need not be a proportion: None where it is above 1."""
+    return wilson(part, whole) if part <= whole else None
+
+
 def wilson_low(successes: float, trials: int) -> float:
     """The lower end of that interval, 0 without trials. Also of a mean of values within 0 to 1, `successes` their sum: their variance is at
     most that of a proportion, so it is on the safe side."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rankloop.v1.stats_pb2 import ItemStats
 from server.statistics.figures import Counters, label_sum, outcome_value, ratio, type_counts
-from server.statistics.intervals import wilson
+from server.statistics.intervals import wilson, wilson_of_ratio
 
 
 def item_stats(item_id: str, counters: Counters) -> ItemStats:
@@ -17,6 +17,8 @@ def item_stats(item_id: str, counters: Counters) -> ItemStats:
         counts=counts,
         click_through_rate=ratio(counts.get("click", 0), counts.get("view", 0)),
         implementation_rate=ratio(counts.get("implement", 0), counts.get("click", 0)),
+        click_through_rate_interval=wilson_of_ratio(counts.get("click", 0), counts.get("view", 0)),
+        implementation_rate_interval=wilson_of_ratio(counts.get("implement", 0), counts.get("click", 0)),
         avg_label=ratio(label_sum(counters), interactions),
         impression_count=impressions,
         clicked_impression_count=clicked,

@@ -23,6 +23,7 @@ from server.statistics.analyses import Analyses
 from server.statistics.counted import Counted
 from server.statistics.figures import ratio, type_counts
 from server.statistics.frame import Frame, check_id, check_ids
+from server.statistics.intervals import wilson
 from server.statistics.items import item_stats
 from server.statistics.performance import add_clustered, grouping_of, performance_row, performance_rows
 from server.statistics.period import period_of
@@ -175,6 +176,7 @@ def _day(day: datetime, interactions: dict[str, int], shown: dict[str, int]) -> 
         impression_count=impressions,
         clicked_impression_count=clicked,
         ctr=ratio(clicked, impressions),
+        ctr_interval=wilson(clicked, impressions),
     )
 
 

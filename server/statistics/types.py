@@ -9,7 +9,7 @@ from rankloop.v1 import stats_pb2 as pb
 from runtime.timestamps import to_duration
 from server.statistics.counted import Counted
 from server.statistics.figures import Counters, ratio
-from server.statistics.intervals import wilson
+from server.statistics.intervals import wilson, wilson_of_ratio
 from server.statistics.period import Period
 from server.statistics.times import Times
 
@@ -54,7 +54,7 @@ def type_row(item_type: str, counters: Counters, points: Mapping[str, int], meas
         completion_rate=ratio(completed, acted),
         dropoff_rates={point: impressions / finished for point, impressions in named},
         completed_count=completed,
-        completion_rate_interval=wilson(completed, acted) if completed <= acted else None,
+        completion_rate_interval=wilson_of_ratio(completed, acted),
         finished_count=finished,
         dropoff_counts=dict(named),
         acted_rate=ratio(acted, shown),

@@ -11,6 +11,7 @@ from rankloop.v1.stats_pb2 import UserStats
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import to_timestamp
 from server.statistics.figures import ratio
+from server.statistics.intervals import wilson_of_ratio
 from server.statistics.period import Period
 
 SESSION_GAP = timedelta(minutes=30)
@@ -91,6 +92,8 @@ def user_stats(user_id: str, history: UserHistory, period: Period) -> UserStats:
         type_preferences={name: label / typed_sum for name, label in label_by_type.items() if label > 0} if typed_sum else {},
         click_through_rate=ratio(counts.get("click", 0), counts.get("view", 0)),
         implementation_rate=ratio(counts.get("implement", 0), counts.get("click", 0)),
+        click_through_rate_interval=wilson_of_ratio(counts.get("click", 0), counts.get("view", 0)),
+        implementation_rate_interval=wilson_of_ratio(counts.get("implement", 0), counts.get("click", 0)),
         avg_engagement=ratio(label_sum, len(inside)),
         impression_count=len(history.impressions),
         clicked_impression_count=sum("click" in types for types in shown.values()),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import itertools
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from measured import FIRST, LAST, NOW, between, clock, periods, same, store
@@ -20,6 +22,8 @@ from rankloop.v1.tracking_pb2 import Interaction
 from runtime.errors import InvalidInput
 from runtime.lease import Lease
 from runtime.mongo import Mongo
+from runtime.schema import migrate
+from runtime.settings import MongoSettings
 from runtime.timestamps import to_timestamp
 from server.statistics.statistics import Statistics
 from server.statistics.times import COLUMNS
@@ -76,6 +80,40 @@ async def test_a_late_act_and_a_rebuild_are_seen_though_days_are_remembered(mong
     await rebuild(mongo, Lease(mongo, "fold", "rebuild", 600, clock), Combination.MAX, Silent())
     await agrees(statistics, sent, *whole)
     await agrees(Statistics(mongo, Combination.MAX, clock), sent, *whole)
+
+
+async def test_days_add_up_and_the_order_of_arrival_changes_nothing(mongo: Mongo, mongo_settings: MongoSettings) -> None:
+    sent = traffic(85, first=FIRST, last=LAST, slates=15, interactions=120)
+    await store(mongo, sent, seed=86)
+    cuts = [FIRST, datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 2, 29, 13, 7, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC), LAST]
+    statistics = Statistics(mongo, Combination.MAX, clock)
+    whole = await lifecycles(statistics, FIRST, LAST)
+    parts: dict[str, Counter[str]] = {}
+    for since, until in itertools.pairwise(cuts):
+        for item_type, row in (await lifecycles(statistics, since, until)).items():
+            parts.setdefault(item_type, Counter()).update({name: getattr(row, name) for name in COUNTS})
+            parts[item_type].update({f"dropoff {point}": count for point, count in row.dropoff_counts.items()})
+    assert parts.keys() == whole.keys()
+    for item_type, row in whole.items():
+        counts = Counter({name: getattr(row, name) for name in COUNTS})
+        counts.update({f"dropoff {point}": count for point, count in row.dropoff_counts.items()})
+        assert parts[item_type] == counts
+    other = await Mongo.open(mongo_settings.model_copy(update={"database": f"{mongo_settings.database}_other"}))
+    try:
+        await migrate(other)
+        await store(other, sent, seed=87)
+        assert await lifecycles(Statistics(other, Combination.MAX, clock), FIRST, LAST) == whole
+    finally:
+        await other.drop_database()
+        await other.close()
+
+
+COUNTS = ("total_shown", "acted_count", "ignored_count", "untouched_count", "completed_count", "finished_count", "viewed_count")
+
+
+async def lifecycles(statistics: Statistics, start: datetime, end: datetime) -> dict[str, stats_pb2.TypeMetrics]:
+    answer = await statistics.types(between(stats_pb2.GetTypeMetricsRequest(), start, end))
+    return {row.item_type: row for row in answer.types}
 
 
 async def test_times_are_read_from_the_index_alone(mongo: Mongo) -> None:
