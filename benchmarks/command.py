@@ -173,6 +173,73 @@ def quality(
         raise typer.Exit(1)
 
 
+@app.command("rank")
+def rank(
+    calls: Annotated[int, typer.Option(min=100, help="Rankings of 100 candidates by one caller; others in proportion.")] = 2000,
+    peer: Annotated[str, typer.Option(help="`mlserver`: beside MLServer too, in a virtual environment made the first time.")] = "",
+    json_file: JsonFile = None,
+    pages: Annotated[bool, typer.Option("--pages", help="Write the tables and the picture of this repository anew.")] = False,
+    busy: Annotated[bool, typer.Option("--busy", help="With --pages: say that the machine was not quiet.")] = False,
+) -> None:
+    """Rank through the server, beside scoring alone: 100 candidates, 60 features, 500 trees of 31 leaves, the top 20 by MMR, recorded.
+
+    Also with all features in a feature_matrix, with eight callers, and with 10 to 1,000 candidates; and where the time goes.
+
+    Examples:
+
+        rankloop bench rank --calls 300
+
+        rankloop bench rank --peer mlserver --json rank.json
+    """
+    from benchmarks import latency_page
+    from benchmarks.rank import bench as measure
+
+    if peer not in ("", "mlserver"):
+        raise typer.BadParameter("`mlserver` is the one peer there is", param_hint="--peer")
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
+        found = asyncio.run(measure(Path(directory), calls=calls, peer=bool(peer), say=_say))
+    table = Table("what", "candidates", "callers", "per second", "p50", "p99")
+    for one in found.timings:
+        spans = (f"{one.p50_milliseconds:.3f} ms", f"{one.p99_milliseconds:.3f} ms")
+        table.add_row(one.name, str(one.candidates), str(one.callers), f"{one.per_second:,.0f}", *spans)
+    Console().print(table)
+    print(f"\n{latency_page.budget_table(found)}\n\n{latency_page.profile_table(found)}\n\n{latency_page.processor_table(found)}")
+    _write(json_file, asdict(found))
+    if pages:
+        print("\n".join(f"written: {path}" for path in latency_page.write_rank(found, quiet=not busy)))
+
+
+@app.command("reload")
+def reload(
+    seconds: Annotated[float, typer.Option(min=15, help="Before the swap, and again with the swap.")] = 60.0,
+    callers: Annotated[int, typer.Option(min=1, max=64, help="Callers that ask again as soon as they are answered.")] = 4,
+    json_file: JsonFile = None,
+    pages: Annotated[bool, typer.Option("--pages", help="Write the table of this repository anew.")] = False,
+    busy: Annotated[bool, typer.Option("--busy", help="With --pages: say that the machine was not quiet.")] = False,
+) -> None:
+    """A model swap while rankings are asked for, beside the minute before. Exit code 1 if a call failed or was not ranked by a model.
+
+    Examples:
+
+        rankloop bench reload --seconds 20 --callers 2
+    """
+    from benchmarks import latency_page
+    from benchmarks.reload import bench as measure
+
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
+        found = asyncio.run(measure(Path(directory), seconds=seconds, callers=callers, say=_say))
+    print(latency_page.reload_table(found))
+    _write(json_file, asdict(found))
+    if pages:
+        print("\n".join(f"written: {path}" for path in latency_page.write_reload(found, quiet=not busy)))
+    if found.before.failed or found.during.failed:
+        raise typer.Exit(1)
+
+
+def _say(what: str) -> None:
+    Console(stderr=True).print(f"▸ {what}", highlight=False)
+
+
 def _write(path: Path | None, content: dict[str, Any]) -> None:
     if path is not None:
         path.write_text(json.dumps(content, indent=2) + "\n")
