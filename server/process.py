@@ -82,7 +82,9 @@ async def run(
             queue_capacity=server.rank_queue_capacity,
         )
         stack.push_async_callback(pool.close)
-        recorder = SlateRecorder(open_ledger(on.mongo, collector), capacity=server.slate_capacity)
+        recorder = SlateRecorder(
+            open_ledger(on.mongo, collector), capacity=server.slate_capacity, linger_seconds=server.slate_linger_seconds
+        )
         news = UserNews(capacity=server.news_capacity, clock=utc_now)
         tracking = open_tracking(on.mongo, collector, labels, tell=news.hear)
         store = ExperimentStore(on.mongo)

@@ -64,6 +64,9 @@ class ServerSettings(RpcSettings):
     rank_queue_capacity: int = Field(256, ge=0, le=100_000)
     """Rankings that wait in line at most when all workers have enough to do; further ones go back by `prior_score` at once."""
 
+    slate_linger_seconds: float = Field(0.02, ge=0, le=10)
+    """How long a ranked slate waits for others, so that one write takes several. The answer does not wait."""
+
     slate_capacity: int = Field(10_000, ge=1)
     """Slates waiting to be recorded at most; beyond it the oldest is dropped and counted."""
 

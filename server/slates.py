@@ -101,9 +101,11 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
 class SlateRecorder:
     """Appends slates to the ledger in the background, in order; bounded. Belongs to one event loop."""
 
-    def __init__(self, ledger: Ledger, *, capacity: int) -> None:
+    def __init__(self, ledger: Ledger, *, capacity: int, linger_seconds: float = 0.0) -> None:
+        """Holds `capacity` slates at most. A slate waits `linger_seconds` for others: one write of many costs little more than of one."""
         self._ledger = ledger
         self._capacity = capacity
+        self._linger_seconds = linger_seconds
         self._waiting: deque[Document] = deque()
         self._some = asyncio.Event()
         self._making = 0
@@ -140,6 +142,8 @@ class SlateRecorder:
             await self._some.wait()
             self._some.clear()
             while self._waiting:
+                if self._linger_seconds and len(self._waiting) < GROUP:
+                    await asyncio.sleep(self._linger_seconds)
                 group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
                 try:
                     await self._ledger.append("slates", group, sum(len(slate.get("features", b"")) + 500 for slate in group))
