@@ -36,7 +36,7 @@ COMMANDS = {
     "collector": Entry("scripts.processes:collector", "Run the worker that folds the ledger, and takes interactions in."),
     "train": Entry("scripts.train:train", "Train a model on what happened, and let it serve if it is not worse."),
     "models": Entry("scripts.models:app", "List, show, promote, roll back and import models."),
-    "experiments": Entry("scripts.experiments.command:app", "Plan experiments, and hold their statistics against the truth."),
+    "experiments": Entry("scripts.experiments.command:app", "Plan, run and read out A/B tests of rankings."),
     "simulate": Entry("scripts.simulate:simulate", "Let people with known tastes use a running server."),
     "import": Entry("scripts.importing.command:import_files", "Bring in records, or logs of the Open Bandit Dataset."),
     "rebuild": Entry("scripts.rebuild:rebuild_derived", "Derive attributions and tallies anew from the ledger."),

@@ -10,6 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from scripts.experiments.managing import (
+    create_experiment,
+    list_experiments,
+    show_assignment,
+    show_experiment,
+    show_results,
+    start_experiment,
+    stop_experiment,
+)
 from scripts.simulation.failure import Failed, check_writable
 from scripts.simulation.progress import progress_bar
 from server.inference import power as sizes
@@ -22,14 +31,27 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write th
 
 @app.callback()
 def experiments() -> None:
-    """Plans experiments, and shows on data whose truth is known that what they say can be relied upon.
+    """A/B tests of rankings: planned, run, read out, and their statistics held against data whose truth is known.
 
     Examples:
 
         rankloop experiments size --rate 0.10 --lift 0.10
 
+        rankloop experiments create variety.json --start
+
+        rankloop experiments results variety
+
         rankloop experiments simulate --runs 500
     """
+
+
+app.command("create")(create_experiment)
+app.command("list")(list_experiments)
+app.command("show")(show_experiment)
+app.command("start")(start_experiment)
+app.command("stop")(stop_experiment)
+app.command("assignment")(show_assignment)
+app.command("results")(show_results)
 
 
 @app.command("size")
