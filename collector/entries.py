@@ -172,6 +172,70 @@ def outcome_document(entry: Outcome, now: datetime) -> Document:
     return document
 
 
+def outcome_message(document: Mapping[str, Any]) -> Outcome:
+    """The reverse of `outcome_document`."""
+    entry = Outcome(
+        event_id=document["_id"],
+        user_id=document["user_id"],
+        type=document["type"],
+        occur_time=to_timestamp(document["occur_time"]),
+        item_id=document.get("item_id", ""),
+        ranking_id=document.get("ranking_id", ""),
+        attributes=mapping(document.get("attributes", [])),
+    )
+    if "before_value" in document:
+        entry.before_value = document["before_value"]
+    if "value" in document:
+        entry.value = document["value"]
+    return entry
+
+
+def slate_message(document: Mapping[str, Any], columns: Sequence[str]) -> Slate:
+    """The reverse of `slate_document`, of slates ranked here as well. `columns` are the names of its features, if it has any."""
+    entry = Slate(
+        ranking_id=document["_id"],
+        user_id=document["user_id"],
+        session_id=document.get("session_id", ""),
+        surface=document.get("surface", ""),
+        algorithm=document.get("algorithm", ""),
+        model_version=document.get("model_version", ""),
+        show_time=to_timestamp(document["show_time"]),
+        context=mapping(document.get("context", [])),
+        experiment_id=document.get("experiment_id", ""),
+        variant_id=document.get("variant_id", ""),
+    )
+    rows = feature_rows(document.get("features", b""), columns, len(document["items"]))
+    for stored, features in zip(document["items"], rows, strict=True):
+        attributes = mapping(stored.get("attributes", []))
+        if tier := stored.get("tier"):
+            attributes["tier"] = tier  # of a slate ranked here it may be the catalogue's
+        item = entry.items.add(
+            item_id=stored["item_id"],
+            item_type=stored["item_type"],
+            position=stored["position"],
+            tags=stored.get("tags", []),
+            attributes=attributes,
+            features=features,
+        )
+        if "score" in stored:
+            item.score = stored["score"]
+        if "propensity" in stored:
+            item.propensity = stored["propensity"]
+    return entry
+
+
+def feature_rows(block: bytes, columns: Sequence[str], count: int) -> list[dict[str, float]]:
+    """The reverse of `feature_block`: the features of each of `count` items, without those that are missing."""
+    if not block or not columns:
+        return [{} for _ in range(count)]
+    values = np.frombuffer(block, dtype="<f8").reshape(count, len(columns))
+    known = ~np.isnan(values)
+    return [
+        {columns[column]: float(row[column]) for column in np.flatnonzero(present).tolist()}
+        for row, present in zip(values, known, strict=True)
+    ]
+
+
 def session_document(entry: Session, now: datetime) -> Document:
     """The ledger's form of a checked session that starts."""
     return {

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from rankloop.v1 import catalog_pb2_grpc, model_pb2_grpc, ranking_pb2_grpc, stats_pb2_grpc, tracking_pb2_grpc
+from rankloop.v1 import catalog_pb2_grpc, export_pb2_grpc, model_pb2_grpc, ranking_pb2_grpc, stats_pb2_grpc, tracking_pb2_grpc
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest, RankResponse
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest, TrackInteractionsResponse
 
@@ -40,8 +40,8 @@ _SERVICE_CONFIG = json.dumps(
 class Client:
     """Speaks to a Rankloop server. Belongs to one event loop; one is enough for a process.
 
-    The stubs `tracking`, `ranking`, `catalog`, `stats` and `models` have every call of the contract; `rank` and `track` are the two that
-    everybody needs.
+    The stubs `tracking`, `ranking`, `catalog`, `stats`, `models` and `export` have every call of the contract; `rank` and `track` are the
+    two that everybody needs.
     """
 
     def __init__(self, address: str) -> None:
@@ -57,6 +57,7 @@ class Client:
         )
         self.tracking = tracking_pb2_grpc.TrackingServiceStub(self._channel)
         self.ranking = ranking_pb2_grpc.RankingServiceStub(self._channel)
+        self.export = export_pb2_grpc.ExportServiceStub(self._channel)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(self._channel)
         self.stats = stats_pb2_grpc.StatsServiceStub(self._channel)
         self.models = model_pb2_grpc.ModelServiceStub(self._channel)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -236,7 +236,7 @@ class Collection:
         sort: Sort | None = None,
         batch_size: int = 2000,
         hint: Any = None,
-    ) -> AsyncIterator[list[Document]]:
+    ) -> AsyncGenerator[list[Document], None]:
         """All documents that match, in lists of `batch_size`, at the memory of one of them."""
         cursor = self._inner.find(query, projection, sort=sort, batch_size=batch_size, hint=hint)
         try:

@@ -39,6 +39,7 @@ COMMANDS = {
     "experiments": Entry("scripts.experiments.command:app", "Plan, run and read out A/B tests of rankings."),
     "simulate": Entry("scripts.simulate:simulate", "Let people with known tastes use a running server."),
     "import": Entry("scripts.importing.command:import_files", "Bring in records, or logs of the Open Bandit Dataset."),
+    "export": Entry("scripts.exporting.command:export", "Write what is kept into a file: JSON Lines, CSV, Parquet or SQL."),
     "rebuild": Entry("scripts.rebuild:rebuild_derived", "Derive attributions and tallies anew from the ledger."),
     "doctor": Entry("scripts.doctor:doctor", "Say what is wrong with the data, and whether every count is right."),
     "quarantine": Entry("scripts.quarantine:app", "List, show and replay refused entries."),

@@ -30,7 +30,7 @@ from scripts.generated_page import keep, table  # noqa: E402 - the line above ma
 
 PROTOS = ROOT / "protos"
 PACKAGE = "rankloop.v1"
-ORDER = ("tracking", "ranking", "catalog", "stats", "model", "record")
+ORDER = ("tracking", "ranking", "catalog", "stats", "model", "record", "export")
 """The files in the order in which one meets them; others follow by name."""
 
 HEAD = """# API

@@ -66,7 +66,7 @@ class Catalog:
         found = await self._items.find_one({"_id": item_id, **LIVE})
         if found is None:
             raise NotFound(f"there is no item {item_id[:256]!r}", reason="ITEM_NOT_FOUND")
-        return _item_message(found)
+        return item_message(found)
 
     async def list_items(self, *, size: int, token: str, item_type: str) -> tuple[list[Item], str]:
         """A page of items by id, and the token of the next one."""
@@ -80,7 +80,7 @@ class Catalog:
         limit = page_size(size)
         found = await self._items.find(query, sort=[("_id", 1)], limit=limit + 1)
         more = token_after(question, [found[limit - 1]["_id"]]) if len(found) > limit else ""
-        return [_item_message(document) for document in found[:limit]], more
+        return [item_message(document) for document in found[:limit]], more
 
     async def delete_items(self, item_ids: Sequence[str]) -> int:
         """Deletes items; returns how many were there. Raises InvalidInput."""
@@ -108,9 +108,7 @@ class Catalog:
         found = await self._users.find_one({"_id": user_id})
         if found is None:
             raise NotFound(f"there is no user {user_id[:256]!r}", reason="USER_NOT_FOUND")
-        user = User(user_id=found["_id"], attributes=_caller_keys(found["attributes"]), numbers=_caller_keys(found["numbers"]))
-        user.create_time.CopyFrom(to_timestamp(found["create_time"]))
-        return user
+        return user_message(found)
 
     async def _fixed_embedding_size(self, entries: Sequence[Item]) -> int | None:
         """The size that all embeddings of the deployment have; the first one stored fixes it. None: none was, and none comes."""
@@ -221,7 +219,15 @@ def _user_update(entry: User, now: datetime) -> Document:
     return update
 
 
-def _item_message(document: Document) -> Item:
+def user_message(document: Document) -> User:
+    """A user as stored."""
+    user = User(user_id=document["_id"], attributes=_caller_keys(document["attributes"]), numbers=_caller_keys(document["numbers"]))
+    user.create_time.CopyFrom(to_timestamp(document["create_time"]))
+    return user
+
+
+def item_message(document: Document) -> Item:
+    """An item as stored."""
     item = Item(
         item_id=document["_id"],
         item_type=document["item_type"],

@@ -34,7 +34,7 @@ def token_after(question: Sequence[Any], last: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps([_fingerprint(question), list(last)]).encode()).decode()
 
 
-def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | None:
+def last_of(token: str, question: Sequence[Any], *kinds: type, field: str = "page_token") -> list[Any] | None:
     """Where the page before ended, as values of `kinds`; None: this is the first page.
 
     `int` is a time in milliseconds since 1970, `str` an id, `float` any finite number.
@@ -44,16 +44,36 @@ def last_of(token: str, question: Sequence[Any], *kinds: type) -> list[Any] | No
     """
     if not token:
         return None
+    last = opened(token, question, field=field)
+    try:
+        sound = len(last) == len(kinds) and all(_sound(value, kind) for value, kind in zip(last, kinds, strict=True))
+    except OverflowError:
+        sound = False
+    if not sound:
+        raise no_token(field)
+    return last
+
+
+def opened(token: str, question: Sequence[Any], *, field: str) -> list[Any]:
+    """What the token in `field` says of where the answer before ended: anything that JSON can hold.
+
+    Raises:
+        InvalidInput: the token is not one of ours, or belongs to another question.
+    """
     try:
         fingerprint, last = json.loads(base64.urlsafe_b64decode(token.encode()))
-        sound = len(last) == len(kinds) and all(_sound(value, kind) for value, kind in zip(last, kinds, strict=True))
-    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error):
-        sound, fingerprint, last = False, "", []
-    if not sound:
-        raise InvalidInput.of("page_token", "INVALID", "is not a token of this service; send next_page_token as it came, or leave it empty")
+    except (ValueError, TypeError, RecursionError, binascii.Error):
+        raise no_token(field) from None
+    if not isinstance(last, list):
+        raise no_token(field)
     if fingerprint != _fingerprint(question):
-        raise InvalidInput.of("page_token", "INVALID", "belongs to another question; ask with the same fields as before, or leave it empty")
-    return list(last)
+        raise InvalidInput.of(field, "INVALID", "belongs to another question; ask with the same fields as before, or leave it empty")
+    return last
+
+
+def no_token(field: str) -> InvalidInput:
+    """What is said of a token that is none of ours."""
+    return InvalidInput.of(field, "INVALID", "is not a token of this service; send it as it came in the answer before, or leave it empty")
 
 
 def _sound(value: Any, kind: type) -> bool:

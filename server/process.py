@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +19,8 @@ from rankloop.v1 import (
     catalog_pb2_grpc,
     experiment_pb2,
     experiment_pb2_grpc,
+    export_pb2,
+    export_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     ranking_pb2,
@@ -35,6 +38,7 @@ from server.catalog import Catalog
 from server.experiments.experiments import Experiments
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
+from server.export.exporter import Exporter
 from server.health.examination import Glance
 from server.models import Models
 from server.news import UserNews
@@ -42,6 +46,7 @@ from server.rankers import RankerPool
 from server.ranking import Ranking
 from server.services.catalog import CatalogServicer
 from server.services.experiments import ExperimentServicer
+from server.services.export import ExportServicer
 from server.services.models import ModelServicer
 from server.services.ranking import RankingServicer
 from server.services.stats import StatsServicer
@@ -115,6 +120,7 @@ async def run(
             "catalog": Service.of(catalog_pb2, catalog_pb2_grpc, "CatalogService", CatalogServicer(Catalog(on.mongo, utc_now))),
             "stats": Service.of(stats_pb2, stats_pb2_grpc, "StatsService", StatsServicer(statistics, Watching(statistics, on.stop))),
             "experiments": Service.of(experiment_pb2, experiment_pb2_grpc, "ExperimentService", ExperimentServicer(experiments)),
+            "export": Service.of(export_pb2, export_pb2_grpc, "ExportService", ExportServicer(Exporter(on.mongo, utc_now, time.monotonic))),
             "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
         }
         rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)

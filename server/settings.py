@@ -13,7 +13,7 @@ MAX_PORT = 65535
 MAX_PORTS = 256
 """In one range."""
 
-ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models", "experiments"]
+ServiceName = Literal["tracking", "ranking", "catalog", "stats", "models", "experiments", "export"]
 
 
 def worker_addresses(text: str) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def worker_addresses(text: str) -> tuple[str, ...]:
 class ServerSettings(RpcSettings):
     """The front door."""
 
-    services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models", "experiments")
+    services: tuple[ServiceName, ...] = ("tracking", "ranking", "catalog", "stats", "models", "experiments", "export")
     """The services it answers. Leave out `tracking` where `rankloop collector` takes it in, so that a burst of it cannot slow ranking."""
 
     experiment_poll_seconds: float = Field(1.0, gt=0, le=60)

@@ -3,18 +3,22 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from rankloop.v1 import catalog_pb2 as _catalog_pb2
+from rankloop.v1 import model_pb2 as _model_pb2
 from rankloop.v1 import tracking_pb2 as _tracking_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,6 +34,9 @@ class Record(_message.Message):
     INTERACTION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    TALLY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item(self) -> _catalog_pb2.Item:
         """An item of the catalogue."""
@@ -54,6 +61,18 @@ class Record(_message.Message):
     def session(self) -> _tracking_pb2.Session:
         """A session."""
 
+    @_builtins.property
+    def attribution(self) -> Global___Attribution:
+        """What became of an impression. Exported only: it is derived from slates and interactions."""
+
+    @_builtins.property
+    def tally(self) -> Global___Tally:
+        """A counter. Exported only: it is derived from the ledger."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """A model, without its files. Exported only: models are imported with ImportModel."""
+
     def __init__(
         self,
         *,
@@ -63,13 +82,225 @@ class Record(_message.Message):
         interaction: _tracking_pb2.Interaction | None = ...,
         outcome: _tracking_pb2.Outcome | None = ...,
         session: _tracking_pb2.Session | None = ...,
+        attribution: Global___Attribution | None = ...,
+        tally: Global___Tally | None = ...,
+        model: _model_pb2.Model | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction", "item", b"item", "kind", b"kind", "outcome", b"outcome", "session", b"session", "slate", b"slate", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction", "item", b"item", "kind", b"kind", "outcome", b"outcome", "session", b"session", "slate", b"slate", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session", "attribution", "tally", "model"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Record: _TypeAlias = Record  # noqa: Y015
+
+@_typing.final
+class Attribution(_message.Message):
+    """What became of one impression that had an interaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RANKING_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    FIRST_VIEW_TIME_FIELD_NUMBER: _builtins.int
+    FIRST_CLICK_TIME_FIELD_NUMBER: _builtins.int
+    FIRST_ACT_TIME_FIELD_NUMBER: _builtins.int
+    FIRST_COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    DROPOFF_POINT_FIELD_NUMBER: _builtins.int
+    ranking_id: _builtins.str
+    """The slate."""
+    item_id: _builtins.str
+    """The item."""
+    label: _builtins.float
+    """How good its interactions say it was, 0 to 1, by the deployment's rule of combination."""
+    rating: _builtins.float
+    """Its last rating in stars; absent: none."""
+    dropoff_point: _builtins.str
+    """The point that its last abandon names; absent: it was not abandoned."""
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Interactions by type."""
+
+    @_builtins.property
+    def first_view_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first viewed; absent: never."""
+
+    @_builtins.property
+    def first_click_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first clicked; absent: never."""
+
+    @_builtins.property
+    def first_act_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first acted upon; absent: never."""
+
+    @_builtins.property
+    def first_complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first completed; absent: never."""
+
+    def __init__(
+        self,
+        *,
+        ranking_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        label: _builtins.float = ...,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        first_view_time: _timestamp_pb2.Timestamp | None = ...,
+        first_click_time: _timestamp_pb2.Timestamp | None = ...,
+        first_act_time: _timestamp_pb2.Timestamp | None = ...,
+        first_complete_time: _timestamp_pb2.Timestamp | None = ...,
+        rating: _builtins.float | None = ...,
+        dropoff_point: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dropoff_point", b"_dropoff_point", "_rating", b"_rating", "dropoff_point", b"dropoff_point", "first_act_time", b"first_act_time", "first_click_time", b"first_click_time", "first_complete_time", b"first_complete_time", "first_view_time", b"first_view_time", "rating", b"rating"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dropoff_point", b"_dropoff_point", "_rating", b"_rating", "counts", b"counts", "dropoff_point", b"dropoff_point", "first_act_time", b"first_act_time", "first_click_time", b"first_click_time", "first_complete_time", b"first_complete_time", "first_view_time", b"first_view_time", "item_id", b"item_id", "label", b"label", "ranking_id", b"ranking_id", "rating", b"rating"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dropoff_point: _TypeAlias = _typing.Literal["dropoff_point"]  # noqa: Y015
+    _WhichOneofArgType__dropoff_point: _TypeAlias = _typing.Literal["_dropoff_point", b"_dropoff_point"]  # noqa: Y015
+    _WhichOneofReturnType__rating: _TypeAlias = _typing.Literal["rating"]  # noqa: Y015
+    _WhichOneofArgType__rating: _TypeAlias = _typing.Literal["_rating", b"_rating"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dropoff_point) -> _WhichOneofReturnType__dropoff_point | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
+
+Global___Attribution: _TypeAlias = Attribution  # noqa: Y015
+
+@_typing.final
+class Tally(_message.Message):
+    """Counters of one key and day. Labels and times are sums; what the counters mean belongs to the release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DayEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """What is counted, as in `item` or `performance:algorithm`."""
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The key within the scope: an item, or a value for each dimension."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The day, by its first moment."""
+
+    @_builtins.property
+    def day(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counters of the whole day, by name."""
+
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___HourTally]:
+        """Counters of the hours that have any, in order."""
+
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        key: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        day: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        hours: _abc.Iterable[Global___HourTally] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "hours", b"hours", "key", b"key", "scope", b"scope", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tally: _TypeAlias = Tally  # noqa: Y015
+
+@_typing.final
+class HourTally(_message.Message):
+    """Counters of one hour of a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HOUR_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    hour: _builtins.int
+    """The hour, 0 to 23."""
+    @_builtins.property
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counters, by name."""
+
+    def __init__(
+        self,
+        *,
+        hour: _builtins.int = ...,
+        counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "hour", b"hour"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HourTally: _TypeAlias = HourTally  # noqa: Y015

@@ -9,7 +9,14 @@ from google.protobuf import json_format
 from rankloop.v1.record_pb2 import Record
 from scripts.importing.lines import Line, decoded
 
-KINDS = tuple(field.name for field in Record.DESCRIPTOR.oneofs_by_name["kind"].fields)
+DERIVED = {
+    "attribution": "it is derived from slates and interactions; import those",
+    "tally": "it is derived from the ledger; import slates, interactions and outcomes",
+    "model": "a model comes with its files: `rankloop models import`",
+}
+"""What is exported and not imported, and what to do instead."""
+
+KINDS = tuple(field.name for field in Record.DESCRIPTOR.oneofs_by_name["kind"].fields if field.name not in DERIVED)
 
 
 def read(lines: Iterable[tuple[int, bytes]], *, after: int = 0) -> Iterator[Line]:
@@ -30,6 +37,8 @@ def parse(number: int, text: str) -> Line:
         return Line(number, text, fault=f"not the JSON form of a Record: {error}"[:500])
     except RecursionError:
         return Line(number, text, fault="not the JSON form of a Record: nested too deeply")
-    if record.WhichOneof("kind") is None:
+    if (kind := record.WhichOneof("kind")) in DERIVED:
+        return Line(number, text, fault=f"{kind} is not imported: {DERIVED[kind]}")
+    if kind is None:
         return Line(number, text, fault=f"a Record holds one of {', '.join(KINDS)}; this one holds none")
     return Line(number, text, (record,))

@@ -16,6 +16,8 @@ from scripts.connection import CallFailed, Connection
 from scripts.importing.lines import Line
 
 MAX_BATCH_BYTES = 4 * 2**20
+MAX_PAGES = 1000
+"""Of a session, in one call."""
 REFUSALS = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -149,11 +151,13 @@ class Sender:
         beginning = tracking_pb2.Session()
         beginning.CopyFrom(session)
         beginning.ClearField("end_time")
+        del beginning.pages[MAX_PAGES:]  # a session that has ended may have as many again from its end
         try:
             async with self._slots:
                 await self._connection.call(self._tracking.StartSession, tracking_pb2.StartSessionRequest(session=beginning))
                 if session.HasField("end_time"):
                     end = tracking_pb2.EndSessionRequest(session_id=session.session_id, end_time=session.end_time)
+                    end.pages.extend(session.pages[MAX_PAGES:])
                     await self._connection.call(self._tracking.EndSession, end)
         except CallFailed as failed:
             if failed.code not in REFUSALS:

@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rankloop.v1 import (
     catalog_pb2_grpc,
     experiment_pb2_grpc,
+    export_pb2_grpc,
     model_pb2_grpc,
     ranking_pb2_grpc,
     stats_pb2,
@@ -225,6 +226,7 @@ class Client:
         self.catalog: Any = catalog_pb2_grpc.CatalogServiceStub(self.channel)
         self.stats: Any = stats_pb2_grpc.StatsServiceStub(self.channel)
         self.experiments: Any = experiment_pb2_grpc.ExperimentServiceStub(self.channel)
+        self.export: Any = export_pb2_grpc.ExportServiceStub(self.channel)
         self.models: Any = model_pb2_grpc.ModelServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:

@@ -13,14 +13,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from stack import CALL_SECONDS, Client, Stack, eventually, failure_of
 
-from rankloop.v1 import catalog_pb2, model_pb2, ranking_pb2, stats_pb2, tracking_pb2
+from rankloop.v1 import catalog_pb2, export_pb2, model_pb2, ranking_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 from rankloop.worker.v1 import worker_pb2
 
 PUBLIC = {
     method.full_name
-    for module in (tracking_pb2, ranking_pb2, catalog_pb2, stats_pb2, model_pb2)
+    for module in (tracking_pb2, ranking_pb2, catalog_pb2, stats_pb2, model_pb2, export_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -65,7 +65,8 @@ def test_every_method_has_its_label_sets_from_the_start(stack: Stack, process: s
     handled = [one for one in families["grpc_server_handled"].samples if one.name.endswith("_total")]
     in_ok = {f"{one.labels['grpc_service']}.{one.labels['grpc_method']}" for one in handled if one.labels["grpc_code"] == "OK"}
     assert ANSWERED_BY[process] <= in_ok
-    assert {one.labels["grpc_type"] for one in handled} == {"unary"}
+    streams = {one.labels["grpc_method"] for one in handled if one.labels["grpc_type"] == "server_stream"}
+    assert streams == ({"ExportRecords"} if process == "server" else set())
     assert sample(families, "process_resident_memory_bytes") > 0
     if process == "collector":  # which nobody calls here: there, and 0
         assert sample(families, "grpc_server_started_total", grpc_service="rankloop.v1.TrackingService") == 0

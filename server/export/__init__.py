@@ -1,0 +1,1 @@
+"""Everything that is kept, as a stream of records in an order that stays."""
