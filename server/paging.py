@@ -47,7 +47,7 @@ def last_of(token: str, question: Sequence[Any], *kinds: type, field: str = "pag
     last = opened(token, question, field=field)
     try:
         sound = len(last) == len(kinds) and all(_sound(value, kind) for value, kind in zip(last, kinds, strict=True))
-    except OverflowError:
+    except (ValueError, OverflowError):
         sound = False
     if not sound:
         raise no_token(field)

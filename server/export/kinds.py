@@ -144,7 +144,7 @@ class Listed:
 
     async def parts(self, period: Period, after: Place | None) -> AsyncIterator[list[Placed]]:
         """See Source."""
-        if after is not None and not (len(after) == 1 and isinstance(after[0], str)):
+        if after is not None and not (len(after) == 1 and _is_text(after[0])):
             raise BadPlace
         query = {**self.query, "create_time": _within(period)}
         async for documents in by_id(self.mongo.collection(self.collection), query, after=after and after[0]):
@@ -178,10 +178,10 @@ class Tallies:
 
     @staticmethod
     def _id_at(place: Place) -> Document:
-        if len(place) != 3 or not isinstance(place[0], str):
+        if len(place) != 3 or not _is_text(place[0]):
             raise BadPlace
         scope, start, key = place
-        if not (isinstance(key, str) or (isinstance(key, list) and all(isinstance(one, str) for one in key))):
+        if not (_is_text(key) or (isinstance(key, list) and all(map(_is_text, key)))):
             raise BadPlace
         return {"scope": scope, "start": _moment(start), "key": key}
 
@@ -211,13 +211,21 @@ def place_of(document: Document, field: str) -> Place:
 
 def timed_place(place: Place) -> tuple[datetime, str]:
     """The reverse of `place_of`. Raises BadPlace."""
-    if len(place) != 2 or not isinstance(place[1], str):
+    if len(place) != 2 or not _is_text(place[1]):
         raise BadPlace
     return _moment(place[0]), place[1]
 
 
 def _within(period: Period) -> dict[str, datetime]:
     return {"$gte": period.start, "$lt": period.end}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that a database can be asked for: anybody can make a token, with half a character in it."""
+    try:
+        return isinstance(value, str) and bool(value.encode()) and "\0" not in value
+    except UnicodeEncodeError:
+        return False
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -66,7 +66,7 @@ def test_every_method_has_its_label_sets_from_the_start(stack: Stack, process: s
     in_ok = {f"{one.labels['grpc_service']}.{one.labels['grpc_method']}" for one in handled if one.labels["grpc_code"] == "OK"}
     assert ANSWERED_BY[process] <= in_ok
     streams = {one.labels["grpc_method"] for one in handled if one.labels["grpc_type"] == "server_stream"}
-    assert streams == ({"ExportRecords"} if process == "server" else set())
+    assert streams == ({"ExportRecords", "WatchOverview"} if process == "server" else set())
     assert sample(families, "process_resident_memory_bytes") > 0
     if process == "collector":  # which nobody calls here: there, and 0
         assert sample(families, "grpc_server_started_total", grpc_service="rankloop.v1.TrackingService") == 0

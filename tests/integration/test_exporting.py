@@ -197,7 +197,7 @@ async def test_a_token_of_another_period_or_with_another_place_is_refused(mongo:
         other.resume_token = token
         with pytest.raises(InvalidInput, match="another question"):
             await pieces(exporter(mongo), other)
-    for place in ([], [1], ["x", "y"], [10**30, "e"], [0, {"$gt": ""}]):
+    for place in ([], [1], ["x", "y"], [10**30, "e"], [0, {"$gt": ""}], [0, "\ud800"]):
         question = ["export", "INTERACTION", None, None]
         forged = pb.ExportRecordsRequest(kind=request.kind, resume_token=exporting.token_after(question, place))
         with pytest.raises(InvalidInput, match="resume_token"):
