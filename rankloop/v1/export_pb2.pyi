@@ -47,6 +47,8 @@ class _RecordKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordKind
     """Items created in the period, by id; not those that were deleted."""
     RECORD_KIND_MODEL: _RecordKind.ValueType  # 9
     """Models created in the period, by id, without their files."""
+    RECORD_KIND_EXPERIMENT: _RecordKind.ValueType  # 10
+    """Experiments created in the period, by id, without their history."""
 
 class RecordKind(_RecordKind, metaclass=_RecordKindEnumTypeWrapper):
     """Kinds of records."""
@@ -71,6 +73,8 @@ RECORD_KIND_ITEM: RecordKind.ValueType  # 8
 """Items created in the period, by id; not those that were deleted."""
 RECORD_KIND_MODEL: RecordKind.ValueType  # 9
 """Models created in the period, by id, without their files."""
+RECORD_KIND_EXPERIMENT: RecordKind.ValueType  # 10
+"""Experiments created in the period, by id, without their history."""
 Global___RecordKind: _TypeAlias = RecordKind  # noqa: Y015
 
 @_typing.final

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from rankloop.v1 import catalog_pb2 as _catalog_pb2
+from rankloop.v1 import experiment_pb2 as _experiment_pb2
 from rankloop.v1 import model_pb2 as _model_pb2
 from rankloop.v1 import tracking_pb2 as _tracking_pb2
 import builtins as _builtins
@@ -37,6 +38,7 @@ class Record(_message.Message):
     ATTRIBUTION_FIELD_NUMBER: _builtins.int
     TALLY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item(self) -> _catalog_pb2.Item:
         """An item of the catalogue."""
@@ -73,6 +75,10 @@ class Record(_message.Message):
     def model(self) -> _model_pb2.Model:
         """A model, without its files. Exported only: models are imported with ImportModel."""
 
+    @_builtins.property
+    def experiment(self) -> _experiment_pb2.Experiment:
+        """An experiment. Exported only: experiments are made with CreateExperiment."""
+
     def __init__(
         self,
         *,
@@ -85,12 +91,13 @@ class Record(_message.Message):
         attribution: Global___Attribution | None = ...,
         tally: Global___Tally | None = ...,
         model: _model_pb2.Model | None = ...,
+        experiment: _experiment_pb2.Experiment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session", "attribution", "tally", "model"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session", "attribution", "tally", "model", "experiment"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -37,6 +37,7 @@ KINDS = {
     "users": "USER",
     "items": "ITEM",
     "models": "MODEL",
+    "experiments": "EXPERIMENT",
 }
 """The kinds as one names them on the command line, and as the contract does."""
 STANDARD_OUTPUT = Path("-")

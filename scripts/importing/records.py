@@ -12,6 +12,7 @@ from scripts.importing.lines import Line, decoded
 DERIVED = {
     "attribution": "it is derived from slates and interactions; import those",
     "tally": "it is derived from the ledger; import slates, interactions and outcomes",
+    "experiment": "an experiment is made anew: CreateExperiment",
     "model": "a model comes with its files: `rankloop models import`",
 }
 """What is exported and not imported, and what to do instead."""

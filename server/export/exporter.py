@@ -64,11 +64,11 @@ class Exporter:
             self._streams -= 1
 
     def _asked(self, request: pb.ExportRecordsRequest) -> tuple[Source, Period, list[Any]]:
-        known = {number: name.removeprefix("RECORD_KIND_") for name, number in pb.RecordKind.items() if number}
+        known = {number: name.removeprefix("RECORD_KIND_").lower() for name, number in pb.RecordKind.items() if number}
         name = known.get(request.kind)
         if name is None:
             reason, said = ("OUT_OF_RANGE", f"is {request.kind}") if request.kind else ("MISSING", "is required")
-            raise InvalidInput.of("kind", reason, f"{said}; one of {', '.join(f'RECORD_KIND_{one}' for one in known.values())}")
+            raise InvalidInput.of("kind", reason, f"{said}; one of {', '.join(f'RECORD_KIND_{one.upper()}' for one in known.values())}")
         now = self._clock()
         period = period_of(request, now, open_ended=True)
         if request.HasField("start_time") and period.start > now + AHEAD:

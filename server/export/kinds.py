@@ -14,6 +14,7 @@ from rankloop.v1.record_pb2 import Record
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import EPOCH
 from server.catalog import LIVE, item_message, user_message
+from server.experiments.store import experiment_in
 from server.export.derived import attribution_message, tally_message
 from server.export.ordered import by_id, by_time
 from server.models import model_message
@@ -192,15 +193,16 @@ def sources(mongo: Mongo) -> Mapping[str, Source]:
     Another kind needs its message in Record, its number in RecordKind, and its line here.
     """
     return {
-        "INTERACTION": Timed(mongo, "interactions", "occur_time", lambda one: Record(interaction=interaction_message(one))),
-        "SLATE": Slates(mongo),
-        "ATTRIBUTION": Attributions(mongo),
-        "TALLY": Tallies(mongo),
-        "OUTCOME": Timed(mongo, "outcomes", "occur_time", lambda one: Record(outcome=outcome_message(one))),
-        "SESSION": Timed(mongo, "sessions", "start_time", lambda one: Record(session=session_message(one))),
-        "USER": Listed(mongo, "users", {}, lambda one: Record(user=user_message(one))),
-        "ITEM": Listed(mongo, "items", LIVE, lambda one: Record(item=item_message(one))),
-        "MODEL": Listed(mongo, "models", {}, lambda one: Record(model=model_message(ModelRecord.from_document(one)))),
+        "interaction": Timed(mongo, "interactions", "occur_time", lambda one: Record(interaction=interaction_message(one))),
+        "slate": Slates(mongo),
+        "attribution": Attributions(mongo),
+        "tally": Tallies(mongo),
+        "outcome": Timed(mongo, "outcomes", "occur_time", lambda one: Record(outcome=outcome_message(one))),
+        "session": Timed(mongo, "sessions", "start_time", lambda one: Record(session=session_message(one))),
+        "user": Listed(mongo, "users", {}, lambda one: Record(user=user_message(one))),
+        "item": Listed(mongo, "items", LIVE, lambda one: Record(item=item_message(one))),
+        "model": Listed(mongo, "models", {}, lambda one: Record(model=model_message(ModelRecord.from_document(one)))),
+        "experiment": Listed(mongo, "experiments", {}, lambda one: Record(experiment=experiment_in(one))),
     }
 
 

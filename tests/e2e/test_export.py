@@ -43,7 +43,7 @@ DAY = datetime(2024, 2, 29, tzinfo=UTC)
 """A day that no other test speaks of."""
 PERIOD = ("--start", "2024-02-29", "--end", "2024-03-01")
 LEDGER = ("users", "items", "slates", "interactions", "outcomes", "sessions")
-DERIVED = ("attributions", "tallies", "models")
+DERIVED = ("attributions", "tallies", "models", "experiments")
 ODD = 'it\'s "odd", \\ a\nline; ünï€ \u2028'
 INTERACTIONS = 2500
 
@@ -165,6 +165,7 @@ def test_every_kind_is_there_in_its_order(day: Exported) -> None:
         "attributions": 120,
         "tallies": counts["tallies"],
         "models": 0,
+        "experiments": 0,
     }
     assert counts["tallies"] > 0
     clicks = [(line["interaction"]["occurTime"], line["interaction"]["eventId"]) for line in lines(day, "interactions")]

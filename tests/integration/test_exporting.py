@@ -8,12 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bundles import bundle
 
+from ranker.models.registry import ModelRegistry
 from rankloop.v1 import export_pb2 as pb
+from rankloop.v1.experiment_pb2 import EXPERIMENT_STATE_DRAFT, Experiment
 from rankloop.v1.record_pb2 import Record
 from runtime.errors import InvalidInput, Overloaded
 from runtime.mongo import InsertOne, Long, Mongo
 from runtime.timestamps import to_timestamp
+from server.experiments.store import ExperimentStore
 from server.export import exporter as exporting
 from server.export import ordered
 from server.export.exporter import Exporter
@@ -198,10 +202,27 @@ async def test_a_token_of_another_period_or_with_another_place_is_refused(mongo:
         with pytest.raises(InvalidInput, match="another question"):
             await pieces(exporter(mongo), other)
     for place in ([], [1], ["x", "y"], [10**30, "e"], [0, {"$gt": ""}], [0, "\ud800"]):
-        question = ["export", "INTERACTION", None, None]
+        question = ["export", "interaction", None, None]
         forged = pb.ExportRecordsRequest(kind=request.kind, resume_token=exporting.token_after(question, place))
         with pytest.raises(InvalidInput, match="resume_token"):
             await pieces(exporter(mongo), forged)
+
+
+async def test_models_and_experiments_of_the_period_by_id(mongo: Mongo) -> None:
+    registry, store = ModelRegistry(mongo), ExperimentStore(mongo)
+    for number, version in enumerate(("m2", "m1", "m3")):
+        await registry.publish(bundle(version), START + timedelta(days=number))
+        experiment = Experiment(experiment_id=f"of {version}", state=EXPERIMENT_STATE_DRAFT, etag="e")
+        experiment.create_time.CopyFrom(to_timestamp(START + timedelta(days=number)))
+        await store.insert(experiment, NOW)
+    request = pb.ExportRecordsRequest(kind=pb.RECORD_KIND_MODEL)
+    request.end_time.CopyFrom(to_timestamp(NOW - timedelta(hours=1)))
+    models = [record.model for record in (await all_of(exporter(mongo), request))[0]]
+    assert [model.model_version for model in models] == ["m1", "m2"]
+    assert models[0].file_sha256 == bundle("m1").sha256
+    request.kind = pb.RECORD_KIND_EXPERIMENT
+    experiments = [record.experiment for record in (await all_of(exporter(mongo), request))[0]]
+    assert [experiment.experiment_id for experiment in experiments] == ["of m1", "of m2"]
 
 
 async def test_so_many_exports_at_once_and_no_more(mongo: Mongo) -> None:
