@@ -42,7 +42,8 @@ from scripts.exporting.formats import Format
 DAY = datetime(2024, 2, 29, tzinfo=UTC)
 """A day that no other test speaks of."""
 PERIOD = ("--start", "2024-02-29", "--end", "2024-03-01")
-LEDGER = ("users", "items", "slates", "interactions", "outcomes", "sessions")
+LEDGER = ("slates", "interactions", "outcomes", "sessions", "users", "items")
+"""The catalogue last: what it says of items by now would be put into slates that were shown before it did."""
 DERIVED = ("attributions", "tallies", "models", "experiments")
 ODD = 'it\'s "odd", \\ a\nline; ünï€ \u2028'
 INTERACTIONS = 2500
@@ -211,7 +212,7 @@ def elsewhere(day: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_what_went_out_comes_in_elsewhere_and_goes_out_the_same(day: Exported, elsewhere: str, tmp_path: Path) -> None:
-    files = [str(day.folder / f"{kind}.jsonl") for kind in (*LEDGER, "ranked")]
+    files = [str(day.folder / f"{kind}.jsonl") for kind in ("ranked", *LEDGER)]
     done = rankloop("import", *files, "--server", elsewhere, "--strict", "--state-dir", str(tmp_path / "state"))
     assert done.returncode == 0, done.stderr
     for kind in LEDGER:
