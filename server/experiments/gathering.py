@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from server.inference.moments import Moments
 from server.inference.winsorising import Sketch, winsorised
 
 USERS_AT_ONCE = 500
+USERS_PER_TURN = 25
 MAX_LOOKS = 31
 """Points of the series, the latest."""
 DAY = timedelta(days=1)
@@ -80,8 +82,10 @@ class Gathering:
         await self._find_caps()
         await self._find_looks()
         async for batch in self._batches():
-            for history in batch:
+            for place, history in enumerate(batch):
                 self._take(history)
+                if place % USERS_PER_TURN == 0:
+                    await asyncio.sleep(0)  # rankings go on beside a readout
             self._add_up()
         return Gathered(
             self._groups(ALL),
@@ -241,18 +245,17 @@ class Gathering:
     def _look(self, history: History, until: datetime) -> None:
         """The primary metric as it stood at each look; worked out anew only where something happened since the look before."""
         primary = self._metrics[0]
-        happened = sorted(history.times())
+        happened, visits = sorted(history.times()), [visit.time for visit in history.visits]
         row: tuple[float, ...] | None = None
         seen = -1
-        for place, time in enumerate(self._looks):
-            if time <= history.exposure_time:
-                continue
-            count = sum(moment < time for moment in happened)
+        for place in range(bisect_right(self._looks, history.exposure_time), len(self._looks)):
+            end = min(self._looks[place], until)
+            count = bisect_left(happened, end)
             if count != seen:
-                row, seen = self._row(primary, history, min(time, until)), count
+                row, seen = self._row(primary, history, end), count
             sums = self._sums[("look", str(place)), history.variant_id]
             sums.users += 1
-            sums.exposures += sum(visit.time < min(time, until) for visit in history.visits)
+            sums.exposures += bisect_left(visits, end)
             if row is not None:
                 sums.rows[primary.metric.name].append(row)
 

@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from measured import store
+from prometheus_client import REGISTRY
 
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import tracking_pb2
 from runtime.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from runtime.mongo import Mongo
+from runtime.settings import MongoSettings
 from server.experiments.experiments import Experiments
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
@@ -102,7 +104,7 @@ async def test_two_editors_and_two_starts(mongo: Mongo) -> None:
         await experiments.start(next(one for one in outcomes if isinstance(one, pb.Experiment)).experiment_id, "")
 
 
-async def test_a_restart_moves_nobody_and_an_absent_database_stops_nobody(mongo: Mongo) -> None:
+async def test_a_restart_moves_nobody(mongo: Mongo) -> None:
     experiments, running = service(mongo)
     await experiments.create(wanted())
     await experiments.start("variety", "")
@@ -112,6 +114,30 @@ async def test_a_restart_moves_nobody_and_an_absent_database_stops_nobody(mongo:
     await restarted.refresh()
     assert [restarted.treatment("home", user).assignments[0].variant_id for user in users] == before
     assert {"a", "b"} == set(before)
+
+
+async def test_an_absent_database_stops_nobody(mongo: Mongo, mongo_settings: MongoSettings) -> None:
+    experiments, _ = service(mongo)
+    await experiments.create(wanted())
+    await experiments.start("variety", "")
+    connection = await Mongo.open(mongo_settings)
+    following = RunningExperiments(ExperimentStore(connection), poll_seconds=0.01)
+    await following.refresh()
+    before = [following.treatment("home", f"u-{number}").assignments for number in range(50)]
+    assert stale() == 0
+    await connection.close()
+    task = asyncio.create_task(following.run())
+    async with asyncio.timeout(30):
+        while not stale() and not task.done():
+            await asyncio.sleep(0.01)
+    assert stale() == 1
+    assert not task.done()
+    assert [following.treatment("home", f"u-{number}").assignments for number in range(50)] == before
+    task.cancel()
+
+
+def stale() -> float:
+    return REGISTRY.get_sample_value("rankloop_experiments_stale") or 0.0
 
 
 async def test_what_is_not_there(mongo: Mongo) -> None:

@@ -234,6 +234,21 @@ def test_the_last_point_of_a_series_is_the_readout() -> None:
     assert points[-1].comparisons == read(DESIGN, looks[-1][1]).comparisons
 
 
+def test_too_few_real_clicks_to_tell_are_said_to_be() -> None:
+    """Clicks of a uniform policy and of Thompson sampling on 10,000 impressions each of a fashion shop (Saito et al. 2020)."""
+    counts = group("uniform", 10_000, bought=46), group("thompson", 10_000, bought=69)
+    design = Design(control_id="uniform", weights={"uniform": 0.5, "thompson": 0.5}, metrics=[BOUGHT])
+    found = read(design, counts)
+    assert [value.converted_count for value in found.metrics[0].values] == [46, 69]
+    (comparison,) = found.comparisons
+    assert comparison.relative is not None
+    assert comparison.relative.sequential.value == pytest.approx(0.5)
+    # The fixed test would call it at this one look (p about 0.03); who has looked before may not.
+    assert comparison.fixed_p_value == pytest.approx(0.0316, abs=5e-4)
+    assert comparison.relative.sequential.low < 0 < comparison.relative.sequential.high
+    assert judge(design, found, start_time=START, now=NOW).ruling is Ruling.UNDECIDED
+
+
 def test_designs_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="the control x is not among the variants"):
         replace(DESIGN, control_id="x")
