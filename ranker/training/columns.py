@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.training.data import Codebook, TrainingData
+from ranker.training.failures import CannotTrain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -46,13 +47,26 @@ class Columns:
         slate_capacity: int,
     ) -> None:
         """`schemas` gives the column names by hash. The capacities must hold all that is added: room that is never written to costs
-        nothing, since the machine hands out memory when it is touched."""
+        nothing, since the machine hands out memory when it is touched.
+
+        Raises:
+            CannotTrain: the machine has not so much.
+        """
         self.counts: Counter[str] = Counter()
         self._feature_names = feature_names
         self._schema_hash = schema_hash
         self._schemas = schemas
         self._seen_only = seen_only
-        self._matrix = np.empty((row_capacity, len(feature_names)))
+        try:
+            self._matrix = np.empty((row_capacity, len(feature_names)))
+        except MemoryError:
+            gibibytes = row_capacity * len(feature_names) * 8 / 2**30
+            raise CannotTrain(
+                f"{row_capacity:,} impressions of {len(feature_names)} features need {gibibytes:.0f} GiB, "
+                "which this machine does not have: look back less far (--lookback-days), or use fewer slates of each user "
+                "(trainer.max_slates_per_user)",
+                "TOO_LARGE",
+            ) from None
         self._labels = np.empty(row_capacity)
         self._positions = np.empty(row_capacity, dtype=np.int32)
         self._items = np.empty(row_capacity, dtype=np.int32)

@@ -48,14 +48,22 @@ class _Window:
     """What the window holds, from a first look at its slates."""
 
     slates: int = 0
-    rows: int = 0
-    """Impressions, at most: of the slates that are used."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """Impressions by user."""
+    largest: int = 0
+    """Impressions of the largest slate."""
     without_features: int = 0
     named_by_callers: int = 0
     """With feature values that callers brought and no ranker computed."""
     known: set[int] = field(default_factory=set)
     """Hashes of the ranking ids: a few dozen bytes per slate, however long the ids are."""
     per_user: Counter[str] = field(default_factory=Counter)
+    """Slates by user."""
+
+    def used_rows(self, max_slates_per_user: int) -> int:
+        """Impressions that are used, at most."""
+        most = max_slates_per_user * self.largest
+        return sum(min(rows, most) if user and most else rows for user, rows in self.rows.items())
 
 
 async def count_interactions(mongo: Mongo, start: datetime, end: datetime) -> int:
@@ -102,7 +110,7 @@ async def load(
         schema_hash=schema_hash,
         schemas=schemas,
         seen_only=seen_only,
-        row_capacity=window.rows,
+        row_capacity=window.used_rows(max_slates_per_user),
         slate_capacity=window.slates,
     )
     counts = Counter[str]()
@@ -111,6 +119,8 @@ async def load(
     source = _logged(mongo, shown) if replay is None else replayed(mongo, start, end, replay, schemas, NAMED_BY_CALLERS)
     async for batch, labels in _ahead(_with_labels(mongo, source)):
         for slate in batch:
+            if hash(slate.ranking_id) not in window.known:
+                continue  # it came after the first look, and there is no room for it: the next training learns from it
             if not slate.features:
                 counts["without features"] += 1
             elif not cap.admits(slate.user_id):
@@ -165,7 +175,9 @@ async def _look(mongo: Mongo, shown: Mapping[str, Any]) -> _Window:
         window.slates += len(batch)
         window.known.update(hash(slate["_id"]) for slate in batch)
         window.per_user.update(slate["user_id"] for slate in batch)
-        window.rows += sum(slate["size"] for slate in batch)
+        for slate in batch:
+            window.rows[slate["user_id"]] += slate["size"]
+        window.largest = max(window.largest, *(slate["size"] for slate in batch))
         window.without_features += sum("schema_hash" not in slate for slate in batch)
         window.named_by_callers += sum(slate.get("schema_hash", "").startswith(NAMED_BY_CALLERS) for slate in batch)
     return window

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from learnable import NOW, History, Silent
 from collector.fold import FoldWorker
 from collector.labels import Combination
 from ranker.features.schema import default_schema
+from ranker.training import dataset
 from ranker.training.data import TrainingData
 from ranker.training.dataset import count_interactions, load
 from ranker.training.failures import CannotTrain
@@ -202,3 +205,19 @@ async def test_labels_are_those_of_the_deployments_rule(mongo: Mongo, rule: str,
         pass
     data, _ = await load(mongo, NOW - timedelta(days=90), NOW, Silent(), untouched="negative", schema=SCHEMA)
     assert list(data.labels) == pytest.approx([label, 0.4, 0.0])
+
+
+async def test_slates_that_come_while_it_reads_wait_for_the_next_training(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    await History(slates=60).write(mongo)
+    look = dataset._look
+
+    async def slow_look(of: Mongo, shown: Mapping[str, Any]) -> Any:
+        window = await look(of, shown)
+        await History(slates=300, first=5000, seed=3).write(of)
+        return window
+
+    expected = await read(mongo)
+    monkeypatch.setattr(dataset, "_look", slow_look)
+    data = await read(mongo)
+    np.testing.assert_array_equal(data.matrix, expected.matrix)
+    assert list(data.ranking_ids) == list(expected.ranking_ids)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from test_training_columns import columns
 
+from ranker.training.columns import Columns
 from ranker.training.data import DatasetCounts
 from ranker.training.failures import CannotTrain
 from ranker.training.settings import TrainerSettings
@@ -40,3 +41,9 @@ def test_slates_without_a_label_say_what_was_found() -> None:
     with pytest.raises(CannotTrain, match=r"none of 7 slates can be learned from \(5 without a label above 0, 2 of one item") as told:
         require_variety(NOTHING, DatasetCounts(slates=7, slates_of_one_item=2, slates_without_label=5))
     assert told.value.reason == "NO_LABELS"
+
+
+def test_more_than_the_machine_holds_is_said_with_what_to_do() -> None:
+    with pytest.raises(CannotTrain, match="GiB, which this machine does not have: look back less far") as told:
+        Columns(feature_names=("a",), schema_hash="s", schemas={}, seen_only=False, row_capacity=2**57, slate_capacity=1)
+    assert told.value.reason == "TOO_LARGE"
