@@ -138,6 +138,51 @@ def stats(
     _write(json_file, {"calls": [asdict(one) for one in found]})
 
 
+@app.command("train")
+def train(
+    rows: Annotated[int, typer.Option(min=2_000, help="Impressions, ten to a slate.")] = 1_000_000,
+    features: Annotated[int, typer.Option(min=10, max=1_000, help="Features of each.")] = 60,
+    rounds: Annotated[int, typer.Option(min=1, max=20_000, help="Trees.")] = 500,
+    json_file: JsonFile = None,
+) -> None:
+    """Training from MongoDB to the champion, beside lightgbm.train alone on the same matrix; its memory; a warm start on 1 % new data.
+
+    Writing a million impressions takes some minutes and 2 GB of disk.
+
+    Examples:
+
+        rankloop bench train --json train.json
+
+        rankloop bench train --rows 50000 --rounds 100
+    """
+    from benchmarks.train import bench as measure
+
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory, steps(Console(stderr=True)) as progress:
+        found = asyncio.run(measure(Path(directory), rows=rows, features=features, rounds=rounds, progress=progress))
+    ratios = found.ratios
+    table = Table("what", "budget", "measured", "beside")
+    table.add_row(
+        f"rankloop train, {found.rows:,} × {found.features}, {found.rounds} rounds",
+        "≤ 1.6 ×",
+        f"{ratios['full_to_lightgbm_alone']:.2f} × ({found.full_seconds:.1f} s)",
+        f"lightgbm.train alone ({found.alone_seconds:.1f} s)",
+    )
+    table.add_row(
+        "its peak memory",
+        "≤ 2.5 ×",
+        f"{ratios['peak_memory_to_matrix']:.2f} × ({found.peak_bytes / 2**20:,.0f} MiB)",
+        f"the float64 matrix ({found.matrix_bytes / 2**20:,.0f} MiB)",
+    )
+    table.add_row(
+        f"warm start, {found.warm_new_rows:,} new rows, {found.warm_rounds} rounds tried",
+        "≤ 0.2 ×",
+        f"{ratios['warm_start_to_full']:.2f} × ({found.warm_seconds:.1f} s)",
+        "the full training",
+    )
+    Console().print(table)
+    _write(json_file, {**asdict(found), "ratios": ratios})
+
+
 @app.command("quality")
 def quality(
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many worlds.")] = 10,
