@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 
+from rankloop.v1.experiment_pb2 import Experiment
+
 LAYER_SALT = ""
 """The salt of a user's place in a layer, the same for every experiment of it."""
 
@@ -135,6 +137,23 @@ class Plan:
             return Assignment(self.experiment_id, "", Because.ELSEWHERE)
         index = bisect_right(self._ends, _place(self._before, user_id))
         return Assignment(self.experiment_id, self._variants[index], Because.ASSIGNED)
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    """The plan of an experiment that was started, as `GetExperiment` answers it.
+
+    Raises:
+        ValueError: it was not started yet, so that nobody has a place.
+    """
+    return Plan(
+        experiment_id=experiment.experiment_id,
+        layer=experiment.layer,
+        salt=experiment.salt,
+        shares=tuple(Share(one.variant_id, Span(one.start, one.end)) for one in experiment.shares),
+        layer_spans=tuple(Span(one.start, one.end) for one in experiment.layer_spans),
+        holdout=experiment.holdout,
+        overrides=dict(experiment.overrides),
+    )
 
 
 def assignments(plans: Iterable[Plan], user_id: str) -> list[Assignment]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from prometheus_client import Counter
 
 from ranker.models.registry import ModelRegistry
-from rankloop.assignment import Because
+from rankloop.assignment import Because, plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from runtime.errors import FailedPrecondition, InvalidInput, NotFound, RankloopError
 from runtime.logs import get_logger
@@ -137,7 +137,7 @@ class Experiments:
         if experiment.state != pb.EXPERIMENT_STATE_RUNNING:
             response.reason = pb.ASSIGNMENT_REASON_NOT_RUNNING
             return response
-        found = lifecycle.plan_of(experiment).assign(request.user_id)
+        found = plan_of(experiment).assign(request.user_id)
         response.variant_id, response.reason = found.variant_id, REASONS[found.because]
         variant = lifecycle.variant_of(experiment, found.variant_id)
         if variant is not None and variant.HasField("parameters"):

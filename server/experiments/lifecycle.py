@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
-from rankloop.assignment import Plan, Share, Span
+from rankloop.assignment import Share, Span
 from rankloop.v1 import experiment_pb2 as pb
 from runtime.errors import FailedPrecondition, InvalidInput
 from runtime.timestamps import to_timestamp
@@ -144,19 +144,6 @@ def stopped(old: pb.Experiment, request: pb.StopExperimentRequest, now: datetime
         new.stop_time.CopyFrom(to_timestamp(now))
     new.verdict, new.winner_variant_id, new.promoted = request.verdict, request.winner_variant_id, request.promote
     return sealed(new)
-
-
-def plan_of(experiment: pb.Experiment) -> Plan:
-    """Who gets what; of an experiment that was started."""
-    return Plan(
-        experiment_id=experiment.experiment_id,
-        layer=experiment.layer,
-        salt=experiment.salt,
-        shares=_shares(experiment) or first_shares(weights_of(experiment)),
-        layer_spans=tuple(Span(span.start, span.end) for span in experiment.layer_spans),
-        holdout=experiment.holdout,
-        overrides=dict(experiment.overrides),
-    )
 
 
 def variant_of(experiment: pb.Experiment, variant_id: str) -> pb.Variant | None:

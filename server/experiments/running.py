@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
 
-from rankloop.assignment import Assignment, Because, Plan
+from rankloop.assignment import Assignment, Because, Plan, plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.worker.v1.worker_pb2 import RankingParameters
 from runtime.errors import RankloopError
 from runtime.logs import get_logger
-from server.experiments.lifecycle import meet, plan_of, variant_of
+from server.experiments.lifecycle import meet, variant_of
 from server.experiments.store import ExperimentStore
 
 log = get_logger("server")

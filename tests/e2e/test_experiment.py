@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stack import CALL_SECONDS, Client, details_of, eventually, failure_of
 
-from rankloop.assignment import Plan, Share, Span
+from rankloop.assignment import plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import model_pb2
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest, RankResponse
@@ -116,13 +116,7 @@ async def test_three_settings_of_variety_and_the_one_that_people_like(client: Cl
     seen = dict(await asyncio.gather(*(come(number) for number in range(USERS))))
 
     # The variant is the one that the client library works out by itself, and the one that GetAssignment tells.
-    plan = Plan(
-        experiment_id=name,
-        layer=running.layer,
-        salt=running.salt,
-        shares=[Share(one.variant_id, Span(one.start, one.end)) for one in running.shares],
-        layer_spans=[Span(one.start, one.end) for one in running.layer_spans],
-    )
+    plan = plan_of(running)
     assert {response.experiment_id for response in seen.values()} == {name}
     assert all(plan.assign(user_id).variant_id == response.variant_id for user_id, response in seen.items())
     one = next(iter(seen))

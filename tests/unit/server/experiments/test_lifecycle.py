@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from rankloop.assignment import plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import ranking_pb2
 from runtime.errors import FailedPrecondition, InvalidInput
 from server.experiments.allocation import NoRoom
-from server.experiments.lifecycle import created, plan_of, started, stopped, updated
+from server.experiments.lifecycle import created, started, stopped, updated
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 USERS = [f"user-{number}" for number in range(3_000)]
