@@ -101,6 +101,41 @@ def fold(
         raise typer.Exit(1)
 
 
+@app.command("memory")
+def memory(
+    items: Annotated[int, typer.Option(min=1000, help="Items in the catalogue, each with three tags.")] = 1_000_000,
+    days: Annotated[int, typer.Option(min=0, max=365, help="Days on which each item was shown.")] = 5,
+    embedding_size: Annotated[int, typer.Option(min=0, max=4096, help="Size of the items' embeddings; 0: none.")] = 0,
+    users: Annotated[int, typer.Option(min=1, help="Users whose history is kept.")] = 10_000,
+    interactions: Annotated[int, typer.Option(min=1, help="Interactions of each user.")] = 50,
+    json_file: JsonFile = None,
+) -> None:
+    """What a ranking worker's items and users take in memory. One million items shall take 1 GiB at most.
+
+    Examples:
+
+        rankloop bench memory
+
+        rankloop bench memory --items 100000 --days 30 --embedding-size 64 --json memory.json
+    """
+    from benchmarks.memory import measure
+
+    with steps(Console(stderr=True)) as progress:
+        found = measure(items=items, days=days, embedding_size=embedding_size, users=users, interactions=interactions, progress=progress)
+    million = found.items_bytes / found.items * 1e6 / 2**30
+    table = Table("what", "bytes each", "per million")
+    for what, size, count in (
+        ("items: catalogue", found.catalogue_bytes, found.items),
+        ("items: tallies", found.tallies_bytes, found.items),
+        ("items", found.items_bytes, found.items),
+        ("users", found.users_bytes, found.users),
+    ):
+        table.add_row(what, f"{size / count:,.0f}", f"{size / count * 1e6 / 2**30:.2f} GiB")
+    Console().print(table)
+    print(f"{found.items:,} items with {days} days each: {million:.2f} GiB per million; filled in {found.fill_seconds:.0f} s")
+    _write(json_file, {**asdict(found), "items_gib_per_million": million})
+
+
 @app.command("stats")
 def stats(
     sizes: Annotated[list[int] | None, typer.Option("--events", min=1000, help="Events kept; may be given several times.")] = None,

@@ -172,6 +172,8 @@ def _count_impression(deltas: TallyDeltas, impression: _Impression, counters: Ma
     share = item_share(counters, impression.position)
     if share:
         deltas.add("item", impression.item_id, impression.show_time, share)
+        # Of the whole, too: what rankers draw the rates of new types towards.
+        deltas.add_to_whole("", impression.show_time, share)
     if impression.item_type and (lifecycle := type_share(counters, impression.position)):
         deltas.add("type", impression.item_type, impression.show_time, lifecycle)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+MANY_ROWS = 200_000
+
 
 class Rows:
     """Gives each key a row from 1 on; row 0 stands for every key that has none. Bounded: over `capacity` new keys get row 0."""
@@ -47,5 +49,8 @@ class Rows:
 
 
 def grown(length: int, needed: int) -> int:
-    """The length an array of `length` rows should get to hold `needed`: half as much again, so that growing is rare."""
-    return max(needed, length + length // 2 + 64)
+    """The length an array of `length` rows should get to hold `needed`.
+
+    Half as much again, so that growing is rare; of many rows an eighth, so that little memory lies idle.
+    """
+    return max(needed, length + (length // 2 if length < MANY_ROWS else length // 8) + 64)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.features.counters import ALL_TIME, COUNTERS, WINDOW_COUNT, WINDOW_DAYS
+from ranker.features.counters import ALL_TIME, COUNTERS, LABEL_NANOS, WINDOW_COUNT, WINDOW_DAYS
 from ranker.state.daybook import Daybook, keys_of
 from ranker.state.rows import Rows, grown
 
@@ -23,7 +23,7 @@ class WindowedTallies:
     def __init__(self, rows: Rows, today: int) -> None:
         """`today` counts days from 1970-01-01 (UTC)."""
         self._rows = rows
-        self._book: Daybook = Daybook(len(COUNTERS))
+        self._book: Daybook = Daybook(len(COUNTERS), halved=LABEL_NANOS)
         self._sums: Ints = np.zeros((rows.end, WINDOW_COUNT, len(COUNTERS)), dtype=np.int64)
         self.today = today
         """The day the windows end with."""

@@ -94,6 +94,32 @@ def test_a_daybook_finds_entries_on_both_of_its_levels() -> None:
     assert len(book) == 4
 
 
+counts = st.lists(st.tuples(st.integers(1, 3), st.integers(-5, 2**33), st.integers(-5, 2**62)), min_size=1, max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(counts, max_size=6))
+def test_a_daybook_in_less_room_keeps_what_one_in_full_room_keeps(done: list[list[tuple[int, int, int]]]) -> None:
+    packed, plain = Daybook(2, halved=1, fresh_limit=2), Daybook(2, fresh_limit=2)
+    for step in done:
+        latest = {row: (count, label) for row, count, label in step}
+        keys = keys_of(np.full(len(latest), TODAY), np.array(sorted(latest)))
+        values = np.array([latest[row] for row in sorted(latest)], dtype=np.int64)
+        assert packed.replace(keys, values).tolist() == plain.replace(keys, values).tolist()
+    for ours, theirs in zip(packed.on(TODAY), plain.on(TODAY), strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_a_daybook_takes_half_the_room_until_a_count_does_not_fit() -> None:
+    book = Daybook(8, halved=5)
+    book.replace(keys_of(np.array([TODAY]), np.array([1])), np.array([[2**31 - 1] * 5 + [2**61] + [7, 7]]))
+    assert book.entry_bytes == 8 + 9 * 4
+    assert book.on(TODAY)[1].tolist() == [[2**31 - 1] * 5 + [2**61] + [7, 7]]
+    book.replace(keys_of(np.array([TODAY]), np.array([2])), np.array([[2**31] * 8]))
+    assert book.entry_bytes == 8 + 8 * 8
+    assert book.on(TODAY)[1].tolist() == [[2**31 - 1] * 5 + [2**61] + [7, 7], [2**31] * 8]
+
+
 def test_a_leap_over_days_equals_going_day_by_day() -> None:
     rows = Rows(100)
     leaping, walking = WindowedTallies(rows, TODAY), WindowedTallies(rows, TODAY)
