@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 Document = Mapping[str, Any]
@@ -13,7 +14,7 @@ TallyKey = tuple[str, datetime, Any]
 
 GROUPINGS = ((), ("algorithm",), ("position",), ("surface",), ("tier",), ("variant",), ("algorithm", "position"))
 """Groupings of performance that are recounted: the whole, five dimensions and a pair."""
-SCOPES = ("item", "type", "all", *("performance:" + "+".join(grouping) for grouping in GROUPINGS))
+SCOPES = ("item", "type", "dropoff", "all", *("performance:" + "+".join(grouping) for grouping in GROUPINGS))
 
 FLAGS = {
     "clicked": "click",
@@ -31,6 +32,8 @@ FLAGS = {
 """Counters of impressions that had at least one interaction of a type."""
 SHARED = ("impressions", "clicked", "acted", "dismissals", "implements")
 """Counters of impressions that items and types keep too."""
+LIFECYCLE = ("viewed", "ignored", "untouched", "completed", "finished", "action_milliseconds", "completion_milliseconds")
+"""Those that types keep besides."""
 
 
 class Recount:
@@ -79,9 +82,21 @@ class Recount:
             share = {name: counters[name] for name in SHARED if name in counters} | {"positions": item["position"]}
             self._add("item", item["item_id"], moment, share)
             if item.get("item_type"):
-                self._add("type", item["item_type"], moment, share)
+                self._add("type", item["item_type"], moment, share | {name: counters[name] for name in LIFECYCLE if name in counters})
+            self._add_end(slate, item)
         for scope, key in groups:
-            self._add(scope, key, moment, {"slates": 1})
+            self._add(scope, key, moment, {"slates": 1} | varied(slate))
+
+    def _add_end(self, slate: Document, item: Document) -> None:
+        """How long it took, and where it was given up."""
+        found = self.attributions.get((slate["_id"], item["item_id"]), {})
+        ends = {"action": found.get("first_act_time"), "completion": found.get("first_complete_time")}
+        times = {name: _milliseconds(slate["show_time"], end) for name, end in ends.items() if end is not None}
+        if times:
+            found["timed"] = {"shown": slate["show_time"], "type": item.get("item_type", ""), **times}
+        point = found["last_abandon"][2] if "last_abandon" in found else ""
+        if point and item.get("item_type"):
+            self._add("dropoff", (item["item_type"], point), slate["show_time"], {"impressions": 1})
 
     def _add_outcome(self, outcome: Document, slate: Document | None) -> None:
         counters = {"outcomes": 1}
@@ -139,9 +154,26 @@ def impression(entries: list[Document], show_time: datetime) -> dict[str, int]:
         counters |= {"acted": 1, "action_milliseconds": _milliseconds(show_time, found["first_act_time"])}
     else:
         counters["ignored"] = 1
+    if "first_complete_time" in found or "last_abandon" in found:
+        counters["finished"] = 1
     if "first_complete_time" in found:
         counters["completion_milliseconds"] = _milliseconds(show_time, found["first_complete_time"])
     return counters
+
+
+def varied(slate: Document) -> dict[str, int]:
+    """What a slate of several items counts besides: as the ranker said, else 1 − mean similarity of its pairs by tags and types."""
+
+    def similarity(one: Document, other: Document) -> float:
+        tags, others = set(one.get("tags", ())), set(other.get("tags", ()))
+        equal = bool(one.get("item_type")) and one.get("item_type") == other.get("item_type")
+        return (len(tags & others) + equal) / max(1, len(tags | others) + equal)
+
+    diversity = slate.get("diversity_score")
+    pairs = list(combinations(slate["items"], 2))
+    if diversity is None and pairs:
+        diversity = 1 - sum(similarity(*pair) for pair in pairs) / len(pairs)
+    return {} if diversity is None else {"varied": 1, "diversity_nanos": round(diversity * 1e9)}
 
 
 def _groups(slate: Document, item: Document) -> list[tuple[str, tuple[str, ...]]]:
