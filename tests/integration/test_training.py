@@ -339,3 +339,15 @@ async def test_the_report_is_json_with_metrics_by_name(mongo: Mongo) -> None:
     assert told["model_version"] == report.model_version
     assert told["counts"]["used_slates"] == report.counts.used_slates
     assert [one["name"] for one in told["slices"]] == ["train", "validation", "test"]
+
+
+async def test_sampling_thins_what_is_learned_from_and_nothing_else(mongo: Mongo) -> None:
+    await History(slates=300).write(mongo)
+    whole = await run(mongo)
+    fewer = await run(mongo, run_id="run-2", settings=QUICK.model_copy(update={"negatives_per_positive": 1.0}))
+    rows = [[one.row_count for one in report.slices] for report in (whole, fewer)]
+    assert rows[1][0] == rows[0][0] - fewer.counts.sampled_out_rows < rows[0][0]
+    assert rows[1][1:] == rows[0][1:]
+    # What needs no model is measured on the very same slates.
+    for ranker in ("as_shown", "prior_score", "random"):
+        assert fewer.metric(f"test.{ranker}.ndcg_at_10") == whole.metric(f"test.{ranker}.ndcg_at_10")
