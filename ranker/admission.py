@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from runtime.admission import MeanSeconds, verdict
-from runtime.errors import Overloaded
+from runtime.errors import Overloaded, Unavailable
 
 RETRY_AFTER_SECONDS: Final = 0.1
 
@@ -26,14 +26,22 @@ class Admission:
         self._busy = busy
         self._capacity = capacity
         self._under_way = 0
+        self._open = False
+
+    def open(self) -> None:
+        """From now on rankings are taken in: items and model are in memory."""
+        self._open = True
 
     @contextmanager
     def admitted(self, remaining_seconds: float | None) -> Iterator[None]:
         """Room for one ranking for the length of the block.
 
         Raises:
+            Unavailable: the worker is not ready yet.
             Overloaded: there is none, or those before it leave it no time.
         """
+        if not self._open:
+            raise Unavailable("this ranking worker is starting; ask another")
         told = verdict(
             waiting=self._under_way,
             capacity=self._capacity,

@@ -108,17 +108,14 @@ async def run(
         )
         readers = await compiled(ranker.scorer)
         worker = Worker(ranker, schema, items, users, loader, readers=readers)
-        service = Service.of(
-            worker_pb2,
-            worker_pb2_grpc,
-            "WorkerService",
-            WorkerServicer(worker, Admission(worker.busy, capacity=ranker.max_concurrent_calls)),
-        )
+        admission = Admission(worker.busy, capacity=ranker.max_concurrent_calls)
+        service = Service.of(worker_pb2, worker_pb2_grpc, "WorkerService", WorkerServicer(worker, admission))
         server = RpcServer(ranker, [service], log_calls=log_settings.calls)
         await server.start()
         # A worker without its items or its model would answer, and worse than one that waits a moment.
         await follower.poll()
         await loader.poll()
+        admission.open()
         _watch(items, users)
         async with asyncio.TaskGroup() as work:
             following = [work.create_task(follower.follow()), work.create_task(loader.follow())]

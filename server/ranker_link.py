@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import Counter
 
 from rankloop.v1.ranking_pb2 import RankRequest
@@ -23,6 +23,7 @@ log = get_logger("server")
 PROBE_SECONDS = 1.0
 PROBE_PAUSE_SECONDS = 0.1
 FEATURE_BYTES = 8
+SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 RANK = "/rankloop.worker.v1.WorkerService/Rank"
 
 FAILED = Counter("rankloop_ranker_calls_failed", "Calls to ranking workers that brought no slate.", ["reason"])
@@ -67,6 +68,7 @@ class RankerLink:
         """When it was last asked, by the monotonic clock."""
         self._channel = open_channel(address)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._rank: Any = self._channel.unary_unary(
             RANK, request_serializer=_serialized, response_deserializer=worker_pb2.RankResponse.FromString
         )
@@ -159,13 +161,16 @@ class RankerLink:
             self._changed()
 
     async def _answers(self) -> bool:
-        """Whether a worker answers there. It waits for a connection, so that who comes back is found the moment it is."""
-        began = time.monotonic()
+        """Whether a worker is there and ready: one that has just started answers before it has its model, but its health says so.
+
+        It waits for a connection, so that who comes back is found the moment it is.
+        """
+        asked = health_pb2.HealthCheckRequest(service=SERVICE)
         try:
-            status = await self._stub.GetStatus(worker_pb2.GetStatusRequest(), timeout=PROBE_SECONDS, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and time.monotonic() - began < PROBE_SECONDS
-        return status is not None
+            answer = await self._health.Check(asked, timeout=PROBE_SECONDS, wait_for_ready=True)
+        except grpc.aio.AioRpcError:
+            return False
+        return answer is not None and answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def is_sound(request: RankAsked, response: worker_pb2.RankResponse) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from rankloop.v1.ranking_pb2 import Candidate, RankedItem, RankResponse
 from rankloop.v1.ranking_pb2 import RankRequest as PublicRankRequest
@@ -54,6 +55,14 @@ async def says_nothing(request: bytes, context: Any) -> bytes:
     return b""
 
 
+async def is_ready(request: bytes, context: Any) -> bytes:
+    return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
+
+
+async def is_not_ready(request: bytes, context: Any) -> bytes:
+    return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING).SerializeToString()
+
+
 async def ranks_another(request: bytes, context: Any) -> bytes:
     return slate(asked("another")).SerializeToString()
 
@@ -78,7 +87,7 @@ class Stranger:
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
-        self.probed: Behaviour = says_nothing  # which is a status: nothing to say
+        self.probed: Behaviour = is_ready
         self.calls = 0
         self.address = "127.0.0.1:0"
         self._server: grpc.aio.Server | None = None
@@ -88,9 +97,11 @@ class Stranger:
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         handlers = {
             "Rank": grpc.unary_unary_rpc_method_handler(self._rank),
-            "GetStatus": grpc.unary_unary_rpc_method_handler(self._status),
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        health = {"Check": grpc.unary_unary_rpc_method_handler(self._check)}
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers), grpc.method_handlers_generic_handler("grpc.health.v1.Health", health))
+        )
         port = self._server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"
         await self._server.start()
@@ -105,7 +116,7 @@ class Stranger:
         self.calls += 1
         return await self.behaviour(request, context)
 
-    async def _status(self, request: bytes, context: Any) -> bytes:
+    async def _check(self, request: bytes, context: Any) -> bytes:
         return await self.probed(request, context)
 
 
@@ -180,7 +191,7 @@ async def test_who_hangs_costs_a_second_call_and_no_slate_and_is_asked_again_whe
         reasons = [await reason_of(pool, 1.0) for _ in range(6)]
         assert reasons == [""] * 6, "the other one was asked after half of the time"
         assert hanging.calls == 1, "and then left alone"
-        hanging.behaviour, hanging.probed = ranks, says_nothing
+        hanging.behaviour, hanging.probed = ranks, is_ready
         await until(lambda: _asked(pool, hanging, 1))
         assert well.calls >= 6
 
@@ -201,7 +212,7 @@ async def test_when_all_hang_callers_hear_so_in_time_and_then_at_once() -> None:
             assert await reason_of(pool, AMPLE_SECONDS) == "RANKER_TIMEOUT", "without waiting: nobody is asked any more"
         assert sum(stranger.calls for stranger in strangers) == told
         for stranger in strangers:
-            stranger.behaviour, stranger.probed = ranks, says_nothing
+            stranger.behaviour, stranger.probed = ranks, is_ready
         await until(lambda: _is(pool, ""))
 
 
@@ -233,6 +244,28 @@ async def test_alone_and_gone_is_unavailable_until_it_is_back() -> None:
         await until(lambda: _is(pool, ""))
 
 
+async def test_who_comes_back_gets_no_calls_before_it_is_ready() -> None:
+    async with spread(ranks, ranks) as (pool, (starting, _)):
+        await starting.leave()
+        for _ in range(4):
+            assert await reason_of(pool, AMPLE_SECONDS) == ""
+        probes = 0
+
+        async def counted(request: bytes, context: Any) -> bytes:
+            nonlocal probes
+            probes += 1
+            return await is_not_ready(request, context)
+
+        before, starting.probed = starting.calls, counted
+        await starting.come()
+        await until(lambda: _true(probes >= 3))
+        for _ in range(6):
+            assert await reason_of(pool, AMPLE_SECONDS) == ""
+        assert starting.calls == before, "it answers, and has yet to load its model"
+        starting.probed = is_ready
+        await until(lambda: _asked(pool, starting, before))
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [says_noise, says_nothing, ranks_another, fails(grpc.StatusCode.UNIMPLEMENTED), fails(grpc.StatusCode.INVALID_ARGUMENT)],
@@ -244,7 +277,7 @@ async def test_who_speaks_nonsense_costs_no_slate_and_is_left_alone(nonsense: Be
         for _ in range(12):
             assert await reason_of(pool, AMPLE_SECONDS) == ""
         assert liar.calls == 1
-        liar.behaviour, liar.probed = ranks, says_nothing
+        liar.behaviour, liar.probed = ranks, is_ready
         await until(lambda: _asked(pool, liar, 1))
 
 
