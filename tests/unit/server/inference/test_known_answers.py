@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from server.inference.batches import batched
 from server.inference.bayes import chance_to_win, outlook, outlook_of
 from server.inference.difference import Difference, Scale, as_relative, difference, pooled_z, welch
 from server.inference.estimate import Estimate, Kind, estimate
@@ -142,6 +143,16 @@ def test_outlook_of_counts() -> None:
 
     # P(Beta(2, 1) > Beta(1, 1)) = ∫ 2x · x dx = 2/3.
     assert outlook_of([stats.beta(1, 1), stats.beta(2, 1)]).best == pytest.approx([1 / 3, 2 / 3], abs=1e-5)
+
+
+def test_periods_are_added_each_in_its_own_standard_errors() -> None:
+    found = batched([Difference(Scale.ABSOLUTE, 0.1, 0.05, 90.0, 500), Difference(Scale.ABSOLUTE, 0.2, 0.1, 60.0, 300)])
+    assert found is not None
+    assert found.value == pytest.approx((0.1 / 0.05 + 0.2 / 0.1) / (1 / 0.05 + 1 / 0.1))
+    assert found.standard_error == pytest.approx(math.sqrt(2) / (1 / 0.05 + 1 / 0.1))
+    assert found.value / found.standard_error == pytest.approx((2.0 + 2.0) / math.sqrt(2))
+    assert (found.degrees_of_freedom, found.count) == (150.0, 2)
+    assert batched([]) is None
 
 
 def test_users_per_variant() -> None:
