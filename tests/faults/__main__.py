@@ -46,7 +46,7 @@ def _scene(name: str, nodes: int, counts: Mapping[str, int], length: float, rand
     faults = [fault for fault, count in counts.items() for _ in range(max(1, round(count * length)))]
     random_.shuffle(faults)
     enough = Enough(acknowledged=100 * len(faults), hits=len(faults), resent=20 * len(faults))
-    return Scene(name=name, nodes=nodes, faults=faults, enough=enough, callers=4, mount=mount, recount_each=True)
+    return Scene(name=name, nodes=nodes, faults=faults, enough=enough, callers=4, mount=mount, recount_each=nodes == 1)
 
 
 def _play(scene: Scene, folder: Path, seed: int) -> SceneReport:

@@ -26,6 +26,7 @@ from tests.faults.payloads import KINDS, Payloads, stored_form
 from tests.faults.recount import SCOPES, Recount
 
 SETTLE_SECONDS = 90.0
+RECOUNT_SECONDS = 240.0
 LOOK_SECONDS = 0.05
 MOST_EXAMPLES = 5
 OWN_FIELDS = {"receive_time", "digest", "schema_hash", "pending"}
@@ -87,7 +88,7 @@ async def judge(mongo: Mongo, payloads: Payloads, journal: Reader, addresses: li
 
 async def differences(mongo: Mongo) -> list[str]:
     """What `rankloop doctor --recount` finds, which may be asked under traffic; empty: nothing differs. Raises TimeoutError."""
-    async with asyncio.timeout(SETTLE_SECONDS):
+    async with asyncio.timeout(RECOUNT_SECONDS):
         while True:
             lease = Lease(mongo, "fold", f"verdict:{uuid.uuid4().hex}", 4.0, lambda: datetime.now(UTC))
             try:
