@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from runtime.errors import InvalidInput
+from runtime.rpc.density import too_dense
 
 Context = grpc.aio.ServicerContext[Any, Any]
 UnaryCall = Callable[[Any, Context], Awaitable[Any]]
@@ -105,6 +106,8 @@ def _decoded_stream(call: StreamCall, decode: Callable[[bytes], Any]) -> StreamC
 
 def _decoded(request: bytes, decode: Callable[[bytes], Any]) -> Any:
     """The message. Decoded inside the layers, so that bytes that are none are the caller's fault, told and counted like any other."""
+    if too_dense(request):
+        raise InvalidInput.of("", "TOO_MANY", "the message has too many parts; lists hold 1,000 entries at most, so split what is more")
     try:
         return decode(request)
     except DecodeError as error:
