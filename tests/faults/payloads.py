@@ -136,6 +136,7 @@ def _stored_slate(entry: Slate) -> dict[str, Any]:
     form |= {name: getattr(entry, name) for name in ("user_id", "surface", "algorithm", "model_version")}
     if entry.experiment_id:
         form |= {"experiment_id": entry.experiment_id, "variant_id": entry.variant_id}
+        form["experiments"] = [{"id": entry.experiment_id, "variant": entry.variant_id}]
     form["items"] = []
     for place, item in enumerate(entry.items, start=1):
         kept: dict[str, Any] = {"item_id": item.item_id, "item_type": item.item_type, "position": place}
