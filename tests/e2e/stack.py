@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -175,37 +175,6 @@ def running(folder: Path, *arguments: str, **variables: str) -> Iterator[Stack]:
         stack.clear()
         raise
     assert stack.stop() == 0, stack.said
-
-
-@asynccontextmanager
-async def started_beside(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[Client]:
-    """A server with a ranker of its own, as somebody would run them who arranges the processes himself; and a client of it."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    async def start(name: str, *arguments: str) -> str:
-        ready_file, log = folder / f"{name}.json", folder / f"{name}.log"
-        line = [name, "--port", "0", "--metrics-port", "0", "--ready-file", str(ready_file), *arguments]
-        processes.append(spawned(line, log, environment(**variables)))
-
-        async def is_ready() -> bool:
-            assert processes[-1].poll() is None, log.read_text()
-            return ready_file.exists()
-
-        await eventually(is_ready)
-        return str(json.loads(ready_file.read_text())["address"])
-
-    try:
-        async with Client(await start("server", "--ranker", await start("ranker"))) as client:
-            yield client
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
 
 
 class Client:
