@@ -81,6 +81,7 @@ class Recount:
                 self._add(scope, key, moment, counters)
             share = {name: counters[name] for name in SHARED if name in counters} | {"positions": item["position"]}
             self._add("item", item["item_id"], moment, share)
+            self._add("all", "", moment, share)
             if item.get("item_type"):
                 self._add("type", item["item_type"], moment, share | {name: counters[name] for name in LIFECYCLE if name in counters})
             self._add_end(slate, item)
