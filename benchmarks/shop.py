@@ -191,7 +191,7 @@ async def _train(client: Client, mongo: Mongo) -> tuple[tuple[str, ...], tuple[l
     for seed in (1, 2):
         data = lightgbm.Dataset(matrix, grades, group=[CANDIDATES] * LEARNED_SLATES)
         parameters = {"objective": "lambdarank", "num_leaves": LEAVES, "feature_fraction": 0.7, "min_data_in_leaf": 20}
-        booster = await asyncio.to_thread(lightgbm.train, {**parameters, "seed": seed, "verbosity": -1, "num_threads": 2}, data, TREES)
+        booster = await asyncio.to_thread(lightgbm.train, {**parameters, "seed": seed, "verbosity": -1, "num_threads": 1}, data, TREES)
         schema = await mongo.collection("feature_schemas").find_one({}) or {"_id": ""}
         passport = Passport(model_version=f"bench-{seed}", source="train", feature_names=names, schema_hash=schema["_id"], tree_count=TREES)
         bundle = Bundle.make(passport, booster.model_to_string().encode(), matrix[:64])
