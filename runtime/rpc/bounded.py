@@ -8,7 +8,7 @@ from typing import Any
 from runtime.errors import Unavailable
 from runtime.rpc.layers import Context, Method, StreamCall, UnaryCall
 
-MARGIN_SECONDS = 0.1
+MARGIN_SECONDS = 0.25
 """How long before the caller's deadline the answer leaves, at most; of short deadlines a fifth."""
 
 
