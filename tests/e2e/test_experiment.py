@@ -20,14 +20,14 @@ from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 
 LAMBDAS = {"lambda-9": 0.9, "lambda-7": 0.7, "lambda-5": 0.5}
 TYPES = ("cloud", "energy", "security", "storage")
-USERS = 900
+USERS = 750
 AT_ONCE = 24
 
 
 def candidates() -> list[Candidate]:
-    """Twenty items of four types. The caller likes one type best, so that pure relevance shows nothing else."""
+    """Twenty items of four types. The caller likes one type best: five by λ = 0.9 are of one type, by 0.7 of two, by 0.5 of all four."""
     return [
-        Candidate(item_id=f"{kind}-{place}", item_type=kind, tags=[kind], prior_score=1.0 - 0.06 * rank - 0.01 * place)
+        Candidate(item_id=f"{kind}-{place}", item_type=kind, tags=[kind], prior_score=1.0 - 0.09 * rank - 0.002 * place)
         for rank, kind in enumerate(TYPES)
         for place in range(5)
     ]

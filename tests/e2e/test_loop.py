@@ -496,7 +496,7 @@ async def test_a_feature_matrix_says_what_the_maps_say(caller: Client, looped: S
 
 
 async def test_contributions_add_up_to_the_score_and_are_told_in_words(caller: Client, champion: Champion) -> None:
-    answer = await ranked_by_model(caller, champion.version, explain=True, top_k=5)
+    answer = await ranked_by_model(caller, champion.version, explain=True)
     assert all(not item.contributions for item in (await ranked_by_model(caller, champion.version)).items)
     assert len({item.score for item in answer.items}) > 1
     for item in answer.items:
