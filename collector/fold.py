@@ -40,6 +40,10 @@ FIRST_ENTRIES = 2_000
 """Entries of a transaction at first; it grows while there is more to do and it stays short."""
 LONG_SECONDS = 2.0
 """A transaction that takes longer is made smaller the next time."""
+REST_SHARE = 10
+"""Rest after a transaction that took all there was, in its own durations: the fold that keeps up leaves the machine to others."""
+REST_SECONDS = 1.0
+"""The longest rest."""
 IMPRESSIONS_PER_ENTRY = 5
 """Impressions that the slates of one transaction have at most, per entry that it takes; one slate is always taken."""
 
@@ -64,6 +68,9 @@ class FoldWorker:
         self._most_entries = batch_entries
         self._batch_entries = min(FIRST_ENTRIES, batch_entries)
         self._poll_seconds = poll_seconds
+        self._rest_seconds = 0.0
+        self._full = False
+        """Whether the last transaction took all that it may, so that more is likely to wait."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then lets go of the lease."""
@@ -76,9 +83,9 @@ class FoldWorker:
                     # Perhaps it took longer than the lease lasts, and another broke it off: what is halved again and again fits at last.
                     self._batch_entries = max(1, self._batch_entries // 2)
                     busy = False
-                if not busy:
+                if (rest := self._rest_seconds if busy else self._poll_seconds) > 0:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), self._poll_seconds)
+                        await asyncio.wait_for(stop.wait(), rest)
         finally:
             ACTIVE.set(0)
             with contextlib.suppress(Unavailable):
@@ -100,14 +107,21 @@ class FoldWorker:
         if count:
             seconds = time.perf_counter() - begin
             SECONDS.observe(seconds)
-            self._adapt(count, seconds)
+            self._rest_seconds = self._rest_after(seconds)
+            self._adapt(seconds)
         return count > 0
 
-    def _adapt(self, count: int, seconds: float) -> None:
+    def _rest_after(self, seconds: float) -> float:
+        """How long to let entries gather: what comes together changes each tally once. Not at all while there is a backlog."""
+        if self._full:
+            return 0.0
+        return min(max(self._poll_seconds, REST_SHARE * seconds), max(self._poll_seconds, REST_SECONDS))
+
+    def _adapt(self, seconds: float) -> None:
         """Larger transactions change each tally once for more entries; they stay short beside the lease."""
         if seconds > LONG_SECONDS:
             self._batch_entries = max(min(FIRST_ENTRIES, self._most_entries), self._batch_entries // 2)
-        elif count >= self._batch_entries and seconds < LONG_SECONDS / 2:
+        elif self._full and seconds < LONG_SECONDS / 2:
             self._batch_entries = min(self._most_entries, self._batch_entries * 2)
 
     async def fold_once(self) -> int:
@@ -161,7 +175,11 @@ class FoldWorker:
             pending[kind] = await self._mongo.collection(kind).find(
                 query, COLUMNS[kind], sort=[("pending", 1)], limit=limit, hint="pending", session=session
             )
+        whole = len(pending["slates"])
         pending["slates"] = _within(pending["slates"], self._batch_entries * IMPRESSIONS_PER_ENTRY)
+        self._full = len(pending["slates"]) < whole or any(
+            len(entries) >= max(1, self._batch_entries // SHARE[kind]) for kind, entries in pending.items()
+        )
         return pending
 
     def _writes(self, batch: Batch, revision: int) -> DerivedWrites:

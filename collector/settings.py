@@ -95,7 +95,8 @@ class CollectorSettings(RpcSettings):
     """Interactions that one transaction of the fold takes in at most."""
 
     fold_poll_seconds: float = Field(0.2, gt=0, le=60)
-    """How long the fold rests when nothing is pending."""
+    """How long the fold rests when nothing is pending; after a transaction that took all there was it rests up to a second, so that
+    entries gather."""
 
     lease_seconds: float = Field(4.0, ge=1, le=600)
     """How long a fold worker that no longer answers keeps others waiting."""
