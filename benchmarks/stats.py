@@ -114,6 +114,8 @@ def questions(stub: Any, history: History) -> dict[str, tuple[Any, Question]]:
         "GetPerformance": (stub.GetPerformance, lambda r: over(pb.GetPerformanceRequest(group_by=[algorithm]))),
         "GetPerformance, crossed": (stub.GetPerformance, lambda r: over(pb.GetPerformanceRequest(group_by=[algorithm, surface]))),
         "GetOverview": (stub.GetOverview, lambda r: over(pb.GetOverviewRequest())),
+        "ListTopItems": (stub.ListTopItems, lambda r: over(pb.ListTopItemsRequest())),
+        "GetOutcomeMetrics": (stub.GetOutcomeMetrics, lambda r: over(pb.GetOutcomeMetricsRequest())),
         "GetUserStats": (stub.GetUserStats, lambda r: over(pb.GetUserStatsRequest(user_id=user(r)))),
         "ListUserInteractions": (stub.ListUserInteractions, lambda r: over(pb.ListUserInteractionsRequest(user_id=user(r)))),
     }
