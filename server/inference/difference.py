@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from server.inference.estimate import Estimate
 
@@ -97,7 +97,7 @@ def pooled_z(converted_a: int, count_a: int, converted_b: int, count_b: int) -> 
     if share in (0.0, 1.0):
         raise ValueError("everybody did the same")
     z = (converted_b / count_b - converted_a / count_a) / math.sqrt(share * (1 - share) * (1 / count_a + 1 / count_b))
-    return z, 2.0 * float(stats.norm.sf(abs(z)))
+    return z, 2.0 * float(special.ndtr(-abs(z)))
 
 
 def as_relative(test: Result) -> Result:

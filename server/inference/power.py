@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import special
 
 from server.inference.difference import LEVEL
 
@@ -60,7 +60,7 @@ def users_per_variant_for_proportions(
     if gap == 0:
         raise ValueError("the difference to be found is a finite number other than 0")
     middle = (rate_a + rate_b) / 2
-    one, other = (float(stats.norm.ppf(share)) for share in (1 - level / comparisons / 2, power))
+    one, other = (float(special.ndtri(share)) for share in (1 - level / comparisons / 2, power))
     return math.ceil((one * math.sqrt(2 * middle * (1 - middle)) + other * math.sqrt(variance_a + variance_b)) ** 2 / gap**2)
 
 
@@ -68,9 +68,9 @@ def power_of(variance_a: float, variance_b: float, difference: float, users_a: i
     """The chance to call a difference that is there: Φ(|δ| ÷ se − z_{1−α/2}) + Φ(−|δ| ÷ se − z_{1−α/2})."""
     _check(level, POWER, 1)
     error = math.sqrt(variance_a / users_a + variance_b / users_b)
-    edge = float(stats.norm.ppf(1 - level / 2))
+    edge = float(special.ndtri(1 - level / 2))
     distance = abs(difference) / error
-    return float(stats.norm.cdf(distance - edge) + stats.norm.cdf(-distance - edge))
+    return float(special.ndtr(distance - edge) + special.ndtr(-distance - edge))
 
 
 def detectable_difference(
@@ -82,7 +82,7 @@ def detectable_difference(
 
 
 def _z(level: float, power: float, comparisons: int) -> float:
-    return float(stats.norm.ppf(1 - level / comparisons / 2) + stats.norm.ppf(power))
+    return float(special.ndtri(1 - level / comparisons / 2) + special.ndtri(power))
 
 
 def _check(level: float, power: float, comparisons: int) -> None:

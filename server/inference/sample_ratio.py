@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 ALARM = 0.001
 """A p-value below this one voids a readout."""
@@ -43,4 +43,4 @@ def sample_ratio(counts: Sequence[int], weights: Sequence[float]) -> SampleRatio
         return SampleRatio(expected, math.inf, 0.0)
     pairs = [(seen, due) for seen, due in zip(counts, expected, strict=True) if due]
     chi_square = math.fsum((seen - due) ** 2 / due for seen, due in pairs)
-    return SampleRatio(expected, chi_square, float(stats.chi2.sf(chi_square, len(pairs) - 1)) if len(pairs) > 1 else 1.0)
+    return SampleRatio(expected, chi_square, float(special.chdtrc(len(pairs) - 1, chi_square)) if len(pairs) > 1 else 1.0)
