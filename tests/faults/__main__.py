@@ -60,7 +60,12 @@ def _play(scene: Scene, folder: Path, seed: int) -> SceneReport:
 def main() -> int:
     """Plays every scene, prints the table, and returns the exit code."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
-    parser.add_argument("--length", type=float, default=1.0, help="times the default number of faults, which takes about ten minutes")
+    parser.add_argument(
+        "--length",
+        type=float,
+        default=1.0,
+        help="times the default number of faults, which takes about an hour: everything is recounted after each",
+    )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of payloads, of the faults' order and of their moments")
     parser.add_argument("--scene", choices=("one", "three", "disk"), action="append", help="only these; otherwise all")
     parser.add_argument("--json", type=Path, help="a file for the whole report")
