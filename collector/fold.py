@@ -107,15 +107,9 @@ class FoldWorker:
         if count:
             seconds = time.perf_counter() - begin
             SECONDS.observe(seconds)
-            self._rest_seconds = self._rest_after(seconds)
+            self._rest_seconds = rest_after(seconds, full=self._full, poll_seconds=self._poll_seconds)
             self._adapt(seconds)
         return count > 0
-
-    def _rest_after(self, seconds: float) -> float:
-        """How long to let entries gather: what comes together changes each tally once. Not at all while there is a backlog."""
-        if self._full:
-            return 0.0
-        return min(max(self._poll_seconds, REST_SHARE * seconds), max(self._poll_seconds, REST_SECONDS))
 
     def _adapt(self, seconds: float) -> None:
         """Larger transactions change each tally once for more entries; they stay short beside the lease."""
@@ -190,6 +184,16 @@ class FoldWorker:
         settling, self._settling = self._settling, None
         if settling is not None:
             await settling
+
+
+def rest_after(seconds: float, *, full: bool, poll_seconds: float) -> float:
+    """Seconds to let entries gather after a transaction that took `seconds`: what comes together changes each tally once.
+
+    None where it was full, since more is likely to wait then.
+    """
+    if full:
+        return 0.0
+    return min(max(poll_seconds, REST_SHARE * seconds), max(poll_seconds, REST_SECONDS))
 
 
 def _within(slates: list[Document], most: int) -> list[Document]:
