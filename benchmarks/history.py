@@ -18,19 +18,34 @@ from collector.batch import Batch, fold
 from collector.derived import tally_write
 from collector.labels import DEFAULT_RULES, Combination, label_of
 from collector.tally import TallyId
+from rankloop.assignment import Plan, plan_of
+from rankloop.v1 import experiment_pb2 as pb
 from runtime.mongo import InsertOne, Mongo
+from server.experiments import lifecycle
+from server.experiments.store import ExperimentStore
 
 DAYS = 30
 SLATE_ITEMS = 5
 PER_SLATE = 4
 """Interactions with one slate, on average."""
 EVENTS_PER_USER = 500
+"""Of a regular user. Every other slate is shown to one; the others each to somebody who is seen once."""
 EVENTS_PER_ITEM = 100
 TYPES, ALGORITHMS, VERSIONS, SURFACES, TIERS = 12, 3, 4, 3, 3
 CHUNK_SLATES = 2_000
 RULE = Combination.MAX
 
 KINDS = ("view", "view", "view", "click", "click", "save", "implement", "dismiss", "rate", "complete")
+
+EXPERIMENT = pb.Experiment(
+    experiment_id="bench",
+    hypothesis="Nothing differs: both variants are shown the same.",
+    variants=[pb.Variant(variant_id="a", weight=0.5), pb.Variant(variant_id="b", weight=0.5)],
+    primary_metric=pb.ExperimentMetric(kind=pb.METRIC_KIND_CONVERSION, type="implement"),
+    secondary_metrics=[pb.ExperimentMetric(kind=pb.METRIC_KIND_CTR), pb.ExperimentMetric(kind=pb.METRIC_KIND_LABEL, cuped=True)],
+    guardrails=[pb.ExperimentMetric(kind=pb.METRIC_KIND_FALLBACK_RATIO, margin=0.1)],
+)
+"""Every slate belongs to it: a million users at ten million events."""
 
 Document = dict[str, Any]
 
@@ -56,8 +71,8 @@ class History:
 
     @property
     def user_count(self) -> int:
-        """Grows with the events: a user's own stay as many."""
-        return max(10, self.events // EVENTS_PER_USER)
+        """Regular users. Grows with the events: a user's own stay as many."""
+        return max(10, self.events // (2 * EVENTS_PER_USER))
 
     @property
     def item_count(self) -> int:
@@ -65,14 +80,15 @@ class History:
         return max(50, self.events // EVENTS_PER_ITEM)
 
     async def write(self, mongo: Mongo, advance: Callable[[int], None]) -> None:
-        """Writes ledger, attributions, tallies and catalogue; the tallies of a day when the day is over.
+        """Writes ledger, attributions, tallies, catalogue and an experiment; the tallies of a day when the day is over.
 
         Calls `advance` with the events written.
         """
         await self._catalogue(mongo)
+        plan = await self._experiment(mongo)
         tallies: dict[TallyId, dict[tuple[int, str], int]] = defaultdict(lambda: defaultdict(int))
         day = None
-        for slates, interactions in self._chunks():
+        for slates, interactions in self._chunks(plan):
             folded = fold(
                 Batch(interactions=interactions, slates=slates, outcomes=[], folded_slates={}, folded_outcomes=[], attributions={}), RULE
             )
@@ -108,7 +124,15 @@ class History:
         for first in range(0, len(items), 5_000):
             await mongo.collection("items").insert_many(items[first : first + 5_000])
 
-    def _chunks(self) -> Iterator[tuple[list[Document], list[Document]]]:
+    async def _experiment(self, mongo: Mongo) -> Plan:
+        store = ExperimentStore(mongo)
+        await store.insert(lifecycle.created(EXPERIMENT, EXPERIMENT.experiment_id, self.begin), self.begin)
+        running = await store.change(
+            EXPERIMENT.experiment_id, "", "start", self.begin, lambda draft, others: (lifecycle.started(draft, others, self.begin), "")
+        )
+        return plan_of(running)
+
+    def _chunks(self, plan: Plan) -> Iterator[tuple[list[Document], list[Document]]]:
         """Slates in the order of time, each chunk with the interactions of its slates."""
         random = np.random.default_rng(self.seed)
         step = timedelta(days=DAYS) / self.slate_count
@@ -123,17 +147,18 @@ class History:
             for row in range(count):
                 number = first + row
                 show_time = _millisecond(self.begin + number * step)
+                user_id = f"guest-{number}" if number % 2 else f"user-{users[row]}"
                 # Twice the same item would be no slate.
                 chosen = list(dict.fromkeys(items[row].tolist()))
-                slates.append(_slate(number, f"user-{users[row]}", chosen, show_time))
+                slates.append(_slate(number, user_id, plan.assign(user_id).variant_id, chosen, show_time))
                 for turn in range(touched[row]):
                     place = int(places[row, turn]) % len(chosen)
                     kind = KINDS[kinds[row, turn]]
-                    interactions.append(_interaction(number, turn, f"user-{users[row]}", chosen[place], place + 1, kind, show_time))
+                    interactions.append(_interaction(number, turn, user_id, chosen[place], place + 1, kind, show_time))
             yield slates, interactions
 
 
-def _slate(number: int, user_id: str, items: list[int], show_time: datetime) -> Document:
+def _slate(number: int, user_id: str, variant_id: str, items: list[int], show_time: datetime) -> Document:
     return {
         "_id": f"slate-{number:09d}",
         "user_id": user_id,
@@ -141,6 +166,10 @@ def _slate(number: int, user_id: str, items: list[int], show_time: datetime) -> 
         "surface": f"surface-{number % SURFACES}",
         "algorithm": f"algorithm-{number % ALGORITHMS}",
         "model_version": f"m{number % VERSIONS}",
+        "experiment_id": EXPERIMENT.experiment_id,
+        "variant_id": variant_id,
+        "experiments": [{"id": EXPERIMENT.experiment_id, "variant": variant_id}],
+        "ml_ranking_applied": True,
         "show_time": show_time,
         "receive_time": show_time,
         "digest": b"............",

@@ -116,6 +116,9 @@ def questions(stub: Any, history: History) -> dict[str, tuple[Any, Question]]:
         "GetOverview": (stub.GetOverview, lambda r: over(pb.GetOverviewRequest())),
         "ListTopItems": (stub.ListTopItems, lambda r: over(pb.ListTopItemsRequest())),
         "GetOutcomeMetrics": (stub.GetOutcomeMetrics, lambda r: over(pb.GetOutcomeMetricsRequest())),
+        "GetEngagement": (stub.GetEngagement, lambda r: over(pb.GetEngagementRequest())),
+        "GetSlateQuality": (stub.GetSlateQuality, lambda r: over(pb.GetSlateQualityRequest())),
+        "ListActiveUsers": (stub.ListActiveUsers, lambda r: over(pb.ListActiveUsersRequest())),
         "GetUserStats": (stub.GetUserStats, lambda r: over(pb.GetUserStatsRequest(user_id=user(r)))),
         "ListUserInteractions": (stub.ListUserInteractions, lambda r: over(pb.ListUserInteractionsRequest(user_id=user(r)))),
     }
