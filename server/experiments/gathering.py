@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
 
-from collector.entries import mapping
 from rankloop.v1 import experiment_pb2 as pb
-from runtime.mongo import Document, Mongo
+from runtime.mongo import Mongo
 from runtime.timestamps import to_datetime
-from server.experiments.history import PAST, Act, Answer, History, Visit, values_of
+from server.experiments.histories import Histories
+from server.experiments.history import History, values_of
 from server.experiments.metrics import Asked, metrics_of
 from server.experiments.observed import Group, Observed, Period
 from server.inference.moments import Moments
 from server.inference.winsorising import Sketch, winsorised
 
-USERS_AT_ONCE = 500
 USERS_PER_TURN = 25
 MAX_LOOKS = 31
 """Points of the series, the latest."""
@@ -57,14 +55,28 @@ class _Sums:
     observed: dict[str, Observed] = field(default_factory=dict)
 
 
+def looks_between(first: datetime, as_of: datetime) -> list[datetime]:
+    """The ends of the days since the first slate, the latest of them, and the moment of the readout."""
+    looks = []
+    end = max(midnight(first) + DAY, midnight(as_of - MAX_LOOKS * DAY))
+    while end < as_of:
+        if end > first:
+            looks.append(end)
+        end += DAY
+    return [*looks[-(MAX_LOOKS - 1) :], as_of]
+
+
+def midnight(moment: datetime) -> datetime:
+    """When the moment's day began."""
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 class Gathering:
     """One readout's way through the ledger."""
 
     def __init__(self, mongo: Mongo, experiment: pb.Experiment, *, as_of: datetime, segment_by: Sequence[str] = ()) -> None:
         self._slates = mongo.collection("slates")
-        self._interactions = mongo.collection("interactions")
-        self._outcomes = mongo.collection("outcomes")
-        self._attributions = mongo.collection("attributions")
+        self._histories = Histories(mongo, experiment, with_context=bool(segment_by))
         self._experiment = experiment
         self._variants = [variant.variant_id for variant in experiment.variants]
         self._as_of = as_of
@@ -75,13 +87,13 @@ class Gathering:
         self._segments: set[tuple[str, str]] = set()
         self._caps: dict[str, float] = {}
         self._looks: list[datetime] = []
-        self._mixed = self._anonymous = self._testers = 0
+        self._mixed = self._testers = 0
 
     async def gather(self) -> Gathered:
         """Reads everything, twice where a cap has to be found first."""
         await self._find_caps()
         await self._find_looks()
-        async for batch in self._batches():
+        async for batch in self._histories.all(self._as_of):
             for place, history in enumerate(batch):
                 self._take(history)
                 if place % USERS_PER_TURN == 0:
@@ -94,7 +106,7 @@ class Gathering:
             [(time, self._groups(("look", str(place)))) for place, time in enumerate(self._looks)],
             self._caps,
             self._mixed,
-            self._anonymous,
+            self._histories.anonymous_slate_count,
             self._testers,
         )
 
@@ -103,7 +115,7 @@ class Gathering:
         if not capped:
             return
         sketches = {one.metric.name: Sketch() for one in capped}
-        async for batch in self._batches():
+        async for batch in self._histories.all(self._as_of):
             for one in capped:
                 found = [values_of(one, history, self._until(history)) for history in batch if self._counts(history)]
                 sketches[one.metric.name].add([row[0] for row in found if row is not None])
@@ -111,101 +123,11 @@ class Gathering:
             cap = sketches[one.metric.name].quantile(one.quantile)
             if cap is not None:
                 self._caps[one.metric.name] = cap
-        self._mixed = self._anonymous = self._testers = 0
 
     async def _find_looks(self) -> None:
-        """The ends of the days since the first slate, and the moment of the readout."""
         query = {"experiments.id": self._experiment.experiment_id, "show_time": {"$lt": self._as_of}}
         found = await self._slates.aggregate([{"$match": query}, {"$group": {"_id": None, "first": {"$min": "$show_time"}}}])
-        if not found:
-            return
-        end = found[0]["first"].replace(hour=0, minute=0, second=0, microsecond=0) + DAY
-        end = max(end, self._as_of - MAX_LOOKS * DAY)
-        end = end.replace(hour=0, minute=0, second=0, microsecond=0)
-        while end < self._as_of:
-            if end > found[0]["first"]:
-                self._looks.append(end)
-            end += DAY
-        self._looks = [*self._looks[-(MAX_LOOKS - 1) :], self._as_of]
-
-    async def _batches(self) -> AsyncIterator[list[History]]:
-        """Users with their histories, some hundreds at a time."""
-        waiting: list[History] = []
-        async for slates in self._slates_by_user():
-            waiting.append(History(slates[0]["user_id"], [self._visit(slate) for slate in slates]))
-            if len(waiting) >= USERS_AT_ONCE:
-                yield await self._filled(waiting)
-                waiting = []
-        if waiting:
-            yield await self._filled(waiting)
-
-    async def _slates_by_user(self) -> AsyncIterator[list[Document]]:
-        """The slates of one user after the other, each user's by time."""
-        query = {"experiments.id": self._experiment.experiment_id}
-        wanted = ("user_id", "experiments", "show_time", "items.position", "ml_ranking_applied", "fallback_reason", "diversity_score")
-        projection = dict.fromkeys((*wanted, "rank_seconds", "context"), 1)
-        rest: list[Document] = []
-        async for batch in self._slates.batches(query, projection, sort=[("user_id", 1), ("show_time", 1)]):
-            # Older first also among slates of the same moment, which the index leaves open.
-            rest += [slate for slate in batch if slate["show_time"] < self._as_of]
-            groups = [list(slates) for _, slates in groupby(rest, key=lambda slate: slate["user_id"])]
-            for slates in groups[:-1]:
-                if slates[0]["user_id"]:
-                    yield slates
-                else:
-                    self._anonymous += len(slates)
-            rest = groups[-1] if groups else []
-            if rest and not rest[0]["user_id"]:
-                self._anonymous += len(rest)
-                rest = []
-        if rest:
-            yield rest
-
-    def _visit(self, slate: Document) -> Visit:
-        experiment_id = self._experiment.experiment_id
-        return Visit(
-            slate["show_time"],
-            slate["_id"],
-            next(one["variant"] for one in slate["experiments"] if one["id"] == experiment_id),
-            len(slate["items"]),
-            slate.get("ml_ranking_applied", True),
-            slate.get("fallback_reason", ""),
-            slate.get("diversity_score"),
-            slate.get("rank_seconds"),
-            tuple(mapping(slate.get("context", ())).items()) if self._segment_by else (),
-        )
-
-    async def _filled(self, histories: list[History]) -> list[History]:
-        by_user = {history.user_id: history for history in histories}
-        by_ranking = {visit.ranking_id: history for history in histories for visit in history.visits}
-        first = min(history.exposure_time for history in histories) - PAST
-        mine = {"user_id": {"$in": list(by_user)}, "occur_time": {"$gte": first, "$lt": self._as_of}}
-        kinds = {one.definition.kind for one in self._metrics}
-
-        async def interactions() -> None:
-            wanted = dict.fromkeys(("user_id", "occur_time", "type", "label", "value"), 1)
-            async for batch in self._interactions.batches(mine, wanted):
-                for one in batch:
-                    stars = one.get("value") if one["type"] == "rate" else None
-                    by_user[one["user_id"]].interactions.append(Act(one["occur_time"], one["type"], one["label"], stars))
-
-        async def outcomes() -> None:
-            if pb.METRIC_KIND_OUTCOME_VALUE in kinds:
-                wanted = dict.fromkeys(("user_id", "occur_time", "type", "value"), 1)
-                async for batch in self._outcomes.batches(mine, wanted):
-                    for one in batch:
-                        by_user[one["user_id"]].outcomes.append(Act(one["occur_time"], one["type"], one.get("value") or 0.0))
-
-        async def answers() -> None:
-            if kinds & {pb.METRIC_KIND_CTR, pb.METRIC_KIND_TIME_TO_ACTION}:
-                wanted = dict.fromkeys(("ranking_id", "first_click_time", "first_act_time"), 1)
-                async for batch in self._attributions.batches({"ranking_id": {"$in": list(by_ranking)}}, wanted):
-                    for one in batch:
-                        answer = Answer(one["ranking_id"], one.get("first_click_time"), one.get("first_act_time"))
-                        by_ranking[one["ranking_id"]].answers.append(answer)
-
-        await asyncio.gather(interactions(), outcomes(), answers())
-        return histories
+        self._looks = looks_between(found[0]["first"], self._as_of) if found else []
 
     def _counts(self, history: History) -> bool:
         return (

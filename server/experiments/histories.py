@@ -1,0 +1,125 @@
+"""Where users' histories come from: the ledger, read by user, some hundreds at a time, in the memory of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from collector.entries import mapping
+from rankloop.v1 import experiment_pb2 as pb
+from runtime.mongo import Document, Mongo
+from server.experiments.history import PAST, Act, Answer, History, Visit
+from server.experiments.metrics import metrics_of
+
+USERS_AT_ONCE = 500
+
+SLATE_COLUMNS = dict.fromkeys(
+    (
+        *("user_id", "experiments", "show_time", "items.position", "ml_ranking_applied", "fallback_reason", "diversity_score"),
+        *("rank_seconds", "context"),
+    ),
+    1,
+)
+
+
+class Histories:
+    """Of an experiment's users: of all, one after the other in the order of their ids, or of some."""
+
+    def __init__(self, mongo: Mongo, experiment: pb.Experiment, *, with_context: bool = False) -> None:
+        """`with_context`: visits carry the contexts of their slates."""
+        self._slates = mongo.collection("slates")
+        self._interactions = mongo.collection("interactions")
+        self._outcomes = mongo.collection("outcomes")
+        self._attributions = mongo.collection("attributions")
+        self._experiment_id = experiment.experiment_id
+        self._with_context = with_context
+        self._kinds = {one.definition.kind for one in metrics_of(experiment)}
+        self.anonymous_slate_count = 0
+        """Slates without a user, met by the last walk through all."""
+
+    async def all(self, end: datetime | None, *, after: str = "") -> AsyncIterator[list[History]]:
+        """Everybody's whose id comes `after`, as told by what happened before `end` (None: by everything)."""
+        self.anonymous_slate_count = 0
+        query = {"experiments.id": self._experiment_id, **({"user_id": {"$gt": after}} if after else {})}
+        waiting: list[History] = []
+        async for slates in self._slates_by_user(query, end):
+            waiting.append(self._history(slates))
+            if len(waiting) >= USERS_AT_ONCE:
+                yield await self._filled(waiting, end)
+                waiting = []
+        if waiting:
+            yield await self._filled(waiting, end)
+
+    async def of(self, user_ids: Iterable[str], end: datetime | None) -> list[History]:
+        """Those of some users, of the order of USERS_AT_ONCE; whoever was shown nothing has none."""
+        query = {"experiments.id": self._experiment_id, "user_id": {"$in": [one for one in user_ids if one]}}
+        found = [self._history(slates) async for slates in self._slates_by_user(query, end)]
+        return await self._filled(found, end) if found else []
+
+    async def _slates_by_user(self, query: Mapping[str, Any], end: datetime | None) -> AsyncIterator[list[Document]]:
+        """The slates of one user after the other, each user's by time."""
+        rest: list[Document] = []
+        async for batch in self._slates.batches(query, SLATE_COLUMNS, sort=[("user_id", 1), ("show_time", 1)], hint="experiment"):
+            rest += [slate for slate in batch if end is None or slate["show_time"] < end]
+            groups = [list(slates) for _, slates in groupby(rest, key=lambda slate: slate["user_id"])]
+            for slates in groups[:-1]:
+                if slates[0]["user_id"]:
+                    yield slates
+                else:
+                    self.anonymous_slate_count += len(slates)
+            rest = groups[-1] if groups else []
+            if rest and not rest[0]["user_id"]:
+                self.anonymous_slate_count += len(rest)
+                rest = []
+        if rest:
+            yield rest
+
+    def _history(self, slates: list[Document]) -> History:
+        return History(slates[0]["user_id"], [self._visit(slate) for slate in slates])
+
+    def _visit(self, slate: Document) -> Visit:
+        return Visit(
+            slate["show_time"],
+            slate["_id"],
+            next(one["variant"] for one in slate["experiments"] if one["id"] == self._experiment_id),
+            len(slate["items"]),
+            slate.get("ml_ranking_applied", True),
+            slate.get("fallback_reason", ""),
+            slate.get("diversity_score"),
+            slate.get("rank_seconds"),
+            tuple(mapping(slate.get("context", ())).items()) if self._with_context else (),
+        )
+
+    async def _filled(self, histories: list[History], end: datetime | None) -> list[History]:
+        by_user = {history.user_id: history for history in histories}
+        by_ranking = {visit.ranking_id: history for history in histories for visit in history.visits}
+        moments = {"$gte": min(history.exposure_time for history in histories) - PAST} | ({"$lt": end} if end else {})
+        mine = {"user_id": {"$in": list(by_user)}, "occur_time": moments}
+
+        async def interactions() -> None:
+            wanted = dict.fromkeys(("user_id", "occur_time", "type", "label", "value"), 1)
+            async for batch in self._interactions.batches(mine, wanted):
+                for one in batch:
+                    stars = one.get("value") if one["type"] == "rate" else None
+                    by_user[one["user_id"]].interactions.append(Act(one["occur_time"], one["type"], one["label"], stars))
+
+        async def outcomes() -> None:
+            if pb.METRIC_KIND_OUTCOME_VALUE in self._kinds:
+                wanted = dict.fromkeys(("user_id", "occur_time", "type", "value"), 1)
+                async for batch in self._outcomes.batches(mine, wanted):
+                    for one in batch:
+                        by_user[one["user_id"]].outcomes.append(Act(one["occur_time"], one["type"], one.get("value") or 0.0))
+
+        async def answers() -> None:
+            if self._kinds & {pb.METRIC_KIND_CTR, pb.METRIC_KIND_TIME_TO_ACTION}:
+                wanted = dict.fromkeys(("ranking_id", "first_click_time", "first_act_time"), 1)
+                async for batch in self._attributions.batches({"ranking_id": {"$in": list(by_ranking)}}, wanted):
+                    for one in batch:
+                        answer = Answer(one["ranking_id"], one.get("first_click_time"), one.get("first_act_time"))
+                        by_ranking[one["ranking_id"]].answers.append(answer)
+
+        await asyncio.gather(interactions(), outcomes(), answers())
+        return histories
