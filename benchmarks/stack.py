@@ -51,6 +51,7 @@ async def collector_beside(stack: Running, directory: Path) -> AsyncIterator[Non
 @asynccontextmanager
 async def _process(directory: Path, name: str, mongo_uri: str) -> AsyncIterator[tuple[Child, dict[str, Any]]]:
     ready, log = directory / f"{name}.json", directory / f"{name}.log"
+    ready.unlink(missing_ok=True)  # a directory that is kept has that of the run before
     command = [sys.executable, "-m", "scripts.cli", name, "--port", "0", "--ready-file", str(ready)]
     child = Child.start(command, output=log, environment={**os.environ, "RANKLOOP_MONGO_URI": mongo_uri})
     try:

@@ -22,6 +22,7 @@ from runtime.schema import migrate
 from runtime.settings import MongoSettings
 
 WARM_CALLS = 3
+LIMIT_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +75,15 @@ async def _measure(directory: Path, events: int, calls: int, progress: Progress)
         for name, (method, question) in asked.items():
             random_ = random.Random(name)
             begin = time.perf_counter()
-            await method(question(random_), timeout=120)
+            await method(question(random_), timeout=LIMIT_SECONDS)
             first = time.perf_counter() - begin
             for _ in range(WARM_CALLS):
-                await method(question(random_), timeout=120)
+                await method(question(random_), timeout=LIMIT_SECONDS)
             taken = np.empty(calls)
             for number in range(calls):
                 request = question(random_)
                 begin = time.perf_counter()
-                await method(request, timeout=120)
+                await method(request, timeout=LIMIT_SECONDS)
                 taken[number] = time.perf_counter() - begin
                 progress.advance(1)
             p50, p99 = np.percentile(taken * 1000, [50, 99]).tolist()

@@ -58,6 +58,7 @@ async def _sweep_kind(mongo: Mongo, kind: str, before: datetime) -> int:
         await collection.delete_many({"_id": {"$in": ids}})
         if kind == "slates":
             await mongo.collection("attributions").delete_many({"ranking_id": {"$in": ids}})
+            await mongo.collection("times").delete_many({"_id": {"$lt": day_of(newest)}})
         DELETED.labels(kind).inc(len(ids))
         total += len(ids)
     return total

@@ -132,6 +132,7 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         required={"revision": "long"},
         indexes=(Index(name="revision", keys=(("_id.scope", ASCENDING), ("revision", ASCENDING))),),
     ),
+    CollectionSchema(name="times", meaning="derived: times to action and completion, packed by the day of the impressions; _id is the day"),
     CollectionSchema(
         name="fold_receipts",
         meaning="what transactions of the fold took in, until the marks of those entries are gone; _id is the revision",
@@ -212,7 +213,12 @@ async def _experiments(mongo: Mongo) -> None:
     await _create(mongo)
 
 
-MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts, _experiments)
+async def _create_times(mongo: Mongo) -> None:
+    """Version 5: times of days, packed."""
+    await create_beside(mongo, "times", "")
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts, _experiments, _create_times)
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 
 

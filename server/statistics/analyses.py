@@ -153,8 +153,10 @@ class Analyses:
         return await self._remembered.get(("population", end), count, stale_seconds=POPULATION_STALE_SECONDS, costly_seconds=0.0)
 
     async def _engaged(self, period: Period, span: timedelta, as_of: datetime) -> pb.GetEngagementResponse:
-        activity = await read_activity(self._mongo, period, span)
-        visits = await read_visits(self._mongo, period)
+        # Side by side: each reads the period's entries, and waits for the database most of the time.
+        activity, visits, population = await asyncio.gather(
+            read_activity(self._mongo, period, span), read_visits(self._mongo, period), read_population(self._mongo, period.end, as_of)
+        )
         pages = activity.used["page"]
         for page, by_user in page_uses(visits).items():
             pages[page].update(by_user)
@@ -180,7 +182,7 @@ class Analyses:
             features=usages(activity.used["feature"], active),
             interaction_types=usages(activity.types, active),
             cohorts=cohorts(activity, period, span),
-            scores=(await read_population(self._mongo, period.end, as_of)).distribution(),
+            scores=population.distribution(),
         )
 
     async def _measured(

@@ -1,45 +1,38 @@
 """How long people took: means come from tallies, medians and the like from the values themselves.
 
-Values are read from an index, one day of impressions after the other, and kept in memory under the revision of that day's tallies: a day
-that nothing was folded into since is not read again, and one that was is. Bounded by the number of values kept.
+Values are kept in memory by the day on which their impressions were shown, and each hour is read again only when its tallies say that it
+changed. A day that had to be read is packed into one document, so that the next server need not read it. Bounded by the number of values
+in memory.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
-from runtime.mongo import Mongo
+from collector.retention import cut_of
+from collector.tally import day_of
+from runtime.errors import RankloopError
+from runtime.mongo import Document, Mongo
+from server.statistics.day_times import DAY_HOURS, NAMES, DayTimes, Values, marks_of, stretches
 from server.statistics.period import DAY, Period
 
-Values = NDArray[np.int64]
 Quantiles = Mapping[str, Mapping[str, tuple[float, ...]]]
 """By name (`action`, `completion`), then by item type."""
 MOST_ANSWERS = 64
-MOST_VALUES = 4_000_000
-"""Values kept at most, 32 MB; the days asked for longest ago go first."""
-COLUMNS = {"_id": 0, "timed.type": 1, "timed.action": 1, "timed.completion": 1}
-NAMES = ("action", "completion")
-
-
-@dataclass(frozen=True, slots=True)
-class DayTimes:
-    """Times of the impressions shown on one day, in milliseconds, by item type; (n,) int64 each."""
-
-    revision: int
-    values: Mapping[str, Mapping[str, Values]]
-    """By name (`action`, `completion`), then by item type."""
-
-    @property
-    def size(self) -> int:
-        """How many values; at least 1, since a day without any takes up room, too."""
-        return 1 + sum(len(one) for by_type in self.values.values() for one in by_type.values())
+MOST_VALUES = 8_000_000
+"""Impressions whose times are kept in memory, 16 bytes each; the days asked for longest ago go first."""
+MOST_PACKED = 500_000
+"""Impressions of a day that fit into a document."""
+HOURS_WORTH_PACKING = 6
+COLUMNS = {"_id": 0, "timed.shown": 1, "timed.type": 1, "timed.action": 1, "timed.completion": 1}
 
 
 @dataclass(slots=True)
@@ -47,7 +40,8 @@ class Times:
     """Times to action and to completion over periods, exact."""
 
     mongo: Mongo
-    _days: OrderedDict[datetime, DayTimes] = field(default_factory=OrderedDict)
+    _days: OrderedDict[datetime, tuple[int, DayTimes]] = field(default_factory=OrderedDict)
+    """With the revision of their tallies."""
     _size: int = 0
     _answers: OrderedDict[Hashable, Quantiles] = field(default_factory=OrderedDict)
 
@@ -58,50 +52,86 @@ class Times:
         """
         key = (period, shares, tuple(sorted(revisions.items())))
         if (kept := self._answers.pop(key, None)) is None:
-            values = await self._over(period, revisions)
-            kept = {name: {item_type: quantiles(some, shares) for item_type, some in values[name].items()} for name in NAMES}
+            parts = await self._parts(period, revisions)
+            # In a thread: a month may have millions, and others are waiting.
+            kept = await asyncio.to_thread(_quantiles_of, parts, shares)
         self._answers[key] = kept
         while len(self._answers) > MOST_ANSWERS:
             self._answers.popitem(last=False)
         return kept
 
-    async def _over(self, period: Period, revisions: Mapping[datetime, int]) -> dict[str, dict[str, Values]]:
-        parts: dict[str, dict[str, list[Values]]] = {name: defaultdict(list) for name in NAMES}
-        for day, revision in sorted(revisions.items()):
-            whole = Period(day, day + DAY)
-            asked = Period(max(day, period.start), min(day + DAY, period.end))
-            if asked.start >= asked.end:
-                continue
-            found = await self._of_day(day, revision) if asked == whole else await self._read(asked)
-            for name in NAMES:
-                for item_type, values in found[name].items():
-                    parts[name][item_type].append(values)
-        return {name: {item_type: np.concatenate(some) for item_type, some in parts[name].items()} for name in NAMES}
+    async def _parts(self, period: Period, revisions: Mapping[datetime, int]) -> list[tuple[DayTimes, range]]:
+        """Days with the hours of them that count."""
+        cut = await cut_of(self.mongo)
+        parts = []
+        for day, hours in period.days():
+            if (revision := revisions.get(day)) is not None:
+                parts.append((await self._of_day(day, revision, packed=cut is None or day >= cut), hours))
+        edges = [edge for edge in period.edges() if day_of(edge.start) in revisions]
+        return parts + [(DayTimes.of({}, await self._read(edge)), DAY_HOURS) for edge in edges]
 
-    async def _of_day(self, day: datetime, revision: int) -> Mapping[str, Mapping[str, Values]]:
-        kept = self._days.pop(day, None)
-        if kept is not None:
-            self._size -= kept.size
-        if kept is None or kept.revision != revision:
-            kept = DayTimes(revision, await self._read(Period(day, day + DAY)))
-            if (other := self._days.pop(day, None)) is not None:  # somebody else read it meanwhile
-                self._size -= other.size
-        self._days[day] = kept
-        self._size += kept.size
+    async def _of_day(self, day: datetime, revision: int, *, packed: bool) -> DayTimes:
+        kept = self._days.get(day)
+        if kept is not None and kept[0] == revision:
+            self._days.move_to_end(day)
+            return kept[1]
+        found = kept[1] if kept is not None else await self._packed(day) if packed else DayTimes.empty()
+        # Marks first: what changes while values are read has another mark the next time.
+        marks = await self._marks(day)
+        if stale := found.stale(marks):
+            worth_it = not found.marks or len(stale) >= HOURS_WORTH_PACKING
+            found = found.replaced(stale, await self._read_hours(day, stale, marks))
+            if packed and worth_it and found.size <= MOST_PACKED:
+                await self._pack(day, found)
+        self._keep(day, revision, found)
+        return found
+
+    def _keep(self, day: datetime, revision: int, found: DayTimes) -> None:
+        if (other := self._days.pop(day, None)) is not None:
+            self._size -= other[1].size
+        self._days[day] = revision, found
+        self._size += found.size
         while self._size > MOST_VALUES and len(self._days) > 1:
-            self._size -= self._days.popitem(last=False)[1].size
-        return kept.values
+            self._size -= self._days.popitem(last=False)[1][1].size
 
-    async def _read(self, period: Period) -> dict[str, dict[str, Values]]:
-        found: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in NAMES}
+    async def _packed(self, day: datetime) -> DayTimes:
+        document = await self.mongo.collection("times").find_one({"_id": day})
+        return DayTimes.from_document(document) if document else DayTimes.empty()
+
+    async def _pack(self, day: datetime, found: DayTimes) -> None:
+        with contextlib.suppress(RankloopError):  # the answer does not need it
+            await self.mongo.collection("times").replace_one({"_id": day}, {"_id": day, **found.to_document()}, upsert=True)
+
+    async def _marks(self, day: datetime) -> dict[int, bytes]:
+        query = {"_id": {"$gte": {"scope": "type", "start": day}, "$lt": {"scope": "type", "start": day + DAY}}}
+        tallies: list[Document] = []
+        async for batch in self.mongo.collection("tallies").batches(query, {"hours": 1}):
+            tallies += batch
+        return marks_of(tallies)
+
+    async def _read_hours(self, day: datetime, hours: Collection[int], marks: Mapping[int, bytes]) -> DayTimes:
+        timed: list[Document] = []
+        for start, end in stretches([hour for hour in hours if hour in marks]):
+            timed += await self._read(Period(day + start, day + end))
+        return await asyncio.to_thread(DayTimes.of, {hour: marks[hour] for hour in hours if hour in marks}, timed)
+
+    async def _read(self, period: Period) -> list[Document]:
         query = {"timed.shown": {"$gte": period.start, "$lt": period.end}}
+        found: list[Document] = []
         async for batch in self.mongo.collection("attributions").batches(query, COLUMNS, hint="timed", batch_size=10_000):
-            for one in batch:
-                timed = one["timed"]
-                for name in NAMES:
-                    if (value := timed.get(name)) is not None:
-                        found[name][timed["type"]].append(value)
-        return {name: {item_type: np.array(some, dtype=np.int64) for item_type, some in found[name].items()} for name in NAMES}
+            found += [one["timed"] for one in batch]
+        return found
+
+
+def _quantiles_of(parts: Sequence[tuple[DayTimes, range]], shares: Sequence[float]) -> Quantiles:
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for name in NAMES:
+        by_type: dict[str, list[Values]] = defaultdict(list)
+        for times, hours in parts:
+            for item_type, values in times.values(name, hours).items():
+                by_type[item_type].append(values)
+        found[name] = {item_type: quantiles(np.concatenate(some), shares) for item_type, some in by_type.items()}
+    return found
 
 
 def quantiles(values: Values, shares: Sequence[float]) -> tuple[float, ...]:

@@ -134,3 +134,21 @@ async def test_only_types_asked_for_are_answered(mongo: Mongo) -> None:
         assert [one.field for one in refusal.value.violations] == [field]
     empty = await statistics.types(between(stats_pb2.GetTypeMetricsRequest(), NOW, NOW + timedelta(hours=1)))
     assert not empty.types
+
+
+async def test_another_server_reads_packed_days_and_only_hours_that_changed(mongo: Mongo) -> None:
+    sent = traffic(95, first=FIRST, last=LAST, slates=40, interactions=300)
+    await store(mongo, sent, seed=96)
+    whole = FIRST - timedelta(days=1), LAST + timedelta(days=1)
+    await agrees(Statistics(mongo, Combination.MAX, clock), sent, *whole)
+    assert await mongo.collection("times").estimated_count() > 0
+    # Whoever reads attributions now finds nothing: what is answered comes from the packed days.
+    await mongo.collection("attributions").update_many({}, {"$unset": {"timed": ""}})
+    await agrees(Statistics(mongo, Combination.MAX, clock), sent, *whole)
+    # An hour whose tallies say something else is not believed any more, and read again: now in vain.
+    await mongo.collection("tallies").update_many(
+        {"_id.scope": "type"}, {"$inc": {f"hours.{hour}.action_milliseconds": 1 for hour in range(24)}}
+    )
+    answer = await Statistics(mongo, Combination.MAX, clock).types(between(stats_pb2.GetTypeMetricsRequest(), *whole))
+    assert answer.types
+    assert not any(row.HasField("median_time_to_action") for row in answer.types)
