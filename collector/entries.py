@@ -120,13 +120,22 @@ def slate_document(entry: Slate, item_types: Mapping[str, str], now: datetime) -
     if entry.experiment_id:
         document["experiment_id"] = entry.experiment_id
         document["variant_id"] = entry.variant_id
-        document["experiments"] = [{"id": entry.experiment_id, "variant": entry.variant_id}]
+        propensity = entry.variant_propensity if entry.HasField("variant_propensity") else None
+        if propensity is not None:
+            document["variant_propensity"] = propensity
+        document["experiments"] = [experiment_note(entry.experiment_id, entry.variant_id, propensity)]
     if entry.context:
         document["context"] = pairs(entry.context)
     names, values = feature_block([item.features for item in entry.items])
     if names:
         document["features"] = values
     return document, names
+
+
+def experiment_note(experiment_id: str, variant_id: str, propensity: float | None) -> Document:
+    """A slate's experiment, as the ledger lists it. `propensity` is that of the variant; None: unknown, or a tester's."""
+    note: Document = {"id": experiment_id, "variant": variant_id}
+    return note if propensity is None else note | {"propensity": propensity}
 
 
 def feature_block(rows: Sequence[Mapping[str, float]]) -> tuple[tuple[str, ...], bytes]:
@@ -204,6 +213,8 @@ def slate_message(document: Mapping[str, Any], columns: Sequence[str]) -> Slate:
         experiment_id=document.get("experiment_id", ""),
         variant_id=document.get("variant_id", ""),
     )
+    if "variant_propensity" in document:
+        entry.variant_propensity = document["variant_propensity"]
     rows = feature_rows(document.get("features", b""), columns, len(document["items"]))
     for stored, features in zip(document["items"], rows, strict=True):
         attributes = mapping(stored.get("attributes", []))

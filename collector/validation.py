@@ -142,6 +142,12 @@ def slate_faults(entry: Slate, path: str, now: datetime) -> list[Violation]:
         faults.id(field, getattr(entry, field), required=False)
     if entry.HasField("show_time"):
         faults.time("show_time", entry.show_time, now)
+    if entry.HasField("variant_propensity"):
+        faults.number("variant_propensity", entry.variant_propensity, low=0.0, high=1.0)
+        if entry.variant_propensity == 0.0:
+            faults.add("variant_propensity", "OUT_OF_RANGE", "is 0; whoever was given the variant had a chance above 0")
+        elif not entry.variant_id:
+            faults.add("variant_propensity", "OUT_OF_RANGE", "is that of `variant_id`, which is empty")
     if entry.context:
         faults.texts("context", entry.context)
     if not 1 <= len(entry.items) <= MAX_ENTRIES:

@@ -86,6 +86,8 @@ class Assignment:
     variant_id: str
     """Empty: none."""
     because: Because
+    propensity: float | None = None
+    """The probability with which a user of the experiment is given this variant by these shares: its weight. None: not by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Plan:
     """Variants of testers, by user id."""
     _ends: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _variants: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _weights: dict[str, float] = field(init=False, repr=False, compare=False)
     _before_in_layer: bytes = field(init=False, repr=False, compare=False)
     _before: bytes = field(init=False, repr=False, compare=False)
 
@@ -121,6 +124,10 @@ class Plan:
             raise ValueError(f"a share of {self.experiment_id} ends before it starts")
         object.__setattr__(self, "_ends", tuple(edges[1:]))
         object.__setattr__(self, "_variants", tuple(share.variant_id for share in self.shares))
+        weights = dict.fromkeys(self._variants, 0.0)
+        for share in self.shares:
+            weights[share.variant_id] += share.span.length
+        object.__setattr__(self, "_weights", weights)
         object.__setattr__(self, "_before_in_layer", _netstring(self.layer) + _netstring(LAYER_SALT))
         object.__setattr__(self, "_before", _netstring(self.layer) + _netstring(self.salt))
 
@@ -135,8 +142,8 @@ class Plan:
             return Assignment(self.experiment_id, "", Because.HELD_OUT)
         if not any(span.start <= in_layer < span.end for span in self.layer_spans):
             return Assignment(self.experiment_id, "", Because.ELSEWHERE)
-        index = bisect_right(self._ends, _place(self._before, user_id))
-        return Assignment(self.experiment_id, self._variants[index], Because.ASSIGNED)
+        variant_id = self._variants[bisect_right(self._ends, _place(self._before, user_id))]
+        return Assignment(self.experiment_id, variant_id, Because.ASSIGNED, self._weights[variant_id])
 
 
 def plan_of(experiment: Experiment) -> Plan:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import Counter
 
+from collector.entries import experiment_note
 from ranker.answer import rule_effects
 from ranker.arrangement import Manner, NoLikeness, arrange
 from ranker.parameters import NO_PARAMETERS, resolve
@@ -132,10 +133,13 @@ class Ranking:
         ANSWERS.labels(response.fallback_reason).inc()
         note: Document = {}
         if treatment.assignments:
-            response.experiment_id, response.variant_id = treatment.assignments[0].experiment_id, treatment.assignments[0].variant_id
+            first = treatment.assignments[0]
+            response.experiment_id, response.variant_id = first.experiment_id, first.variant_id
+            if first.propensity is not None:
+                response.variant_propensity = first.propensity
             counted(treatment.assignments)
             note = {
-                "experiments": [{"id": one.experiment_id, "variant": one.variant_id} for one in treatment.assignments],
+                "experiments": [experiment_note(one.experiment_id, one.variant_id, one.propensity) for one in treatment.assignments],
                 "rank_seconds": time.perf_counter() - started,
             }
         # The answer leaves first: what is written down is made when this call has nothing more to do.

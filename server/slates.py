@@ -80,6 +80,8 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
     document.update({name: value for name, value in optional.items() if value})
     if response.HasField("diversity_score"):
         document["diversity_score"] = response.diversity_score
+    if response.HasField("variant_propensity"):
+        document["variant_propensity"] = response.variant_propensity
     if served:
         document["features"] = served.features
         document["schema_hash"] = served.schema_hash

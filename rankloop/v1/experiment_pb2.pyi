@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,7 +35,7 @@ class _ExperimentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exper
     EXPERIMENT_STATE_RUNNING: _ExperimentState.ValueType  # 2
     """Users are assigned."""
     EXPERIMENT_STATE_STOPPED: _ExperimentState.ValueType  # 3
-    """Nobody is assigned any more; no verdict yet."""
+    """Nobody is assigned any more; not concluded yet. What stopped by itself says why in its `verdict`."""
     EXPERIMENT_STATE_CONCLUDED: _ExperimentState.ValueType  # 4
     """Ended with a verdict."""
 
@@ -48,7 +49,7 @@ EXPERIMENT_STATE_DRAFT: ExperimentState.ValueType  # 1
 EXPERIMENT_STATE_RUNNING: ExperimentState.ValueType  # 2
 """Users are assigned."""
 EXPERIMENT_STATE_STOPPED: ExperimentState.ValueType  # 3
-"""Nobody is assigned any more; no verdict yet."""
+"""Nobody is assigned any more; not concluded yet. What stopped by itself says why in its `verdict`."""
 EXPERIMENT_STATE_CONCLUDED: ExperimentState.ValueType  # 4
 """Ended with a verdict."""
 Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
@@ -573,6 +574,8 @@ class Experiment(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     WINNER_VARIANT_ID_FIELD_NUMBER: _builtins.int
     PROMOTED_FIELD_NUMBER: _builtins.int
+    BANDIT_FIELD_NUMBER: _builtins.int
+    STOP_ON_BREACH_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """Its name, unique in the deployment, 1 to 256 bytes; empty on creation: one is made."""
     hypothesis: _builtins.str
@@ -609,6 +612,10 @@ class Experiment(_message.Message):
     """The variant that won; empty: none."""
     promoted: _builtins.bool
     """Whether the winner's parameters hold for all users of the surface since; set by the server."""
+    stop_on_breach: _builtins.bool
+    """Whether the server stops it as soon as a guardrail is breached; why then stands in its history and its `verdict`. May change while it
+    runs.
+    """
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
         """The arms, at least two."""
@@ -657,6 +664,12 @@ class Experiment(_message.Message):
     def layer_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceShare]:
         """Which places of the layer are the experiment's; set by the server."""
 
+    @_builtins.property
+    def bandit(self) -> Global___Bandit:
+        """Lets the weights follow the primary metric while it runs; the variants' weights are then the first ones, and change by UpdateExperiment
+        no more. Absent: weights change only when somebody changes them.
+        """
+
     def __init__(
         self,
         *,
@@ -690,14 +703,59 @@ class Experiment(_message.Message):
         verdict: _builtins.str = ...,
         winner_variant_id: _builtins.str = ...,
         promoted: _builtins.bool = ...,
+        bandit: Global___Bandit | None = ...,
+        stop_on_breach: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "planned_effect", b"planned_effect", "primary_metric", b"primary_metric", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "create_time", b"create_time", "planned_effect", b"planned_effect", "primary_metric", b"primary_metric", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_variant_id", b"control_variant_id", "correction", b"correction", "create_time", b"create_time", "decide_by", b"decide_by", "etag", b"etag", "experiment_id", b"experiment_id", "guardrails", b"guardrails", "holdout", b"holdout", "hypothesis", b"hypothesis", "layer", b"layer", "layer_spans", b"layer_spans", "level", b"level", "overrides", b"overrides", "planned_effect", b"planned_effect", "planned_formula", b"planned_formula", "planned_users_per_variant", b"planned_users_per_variant", "primary_metric", b"primary_metric", "promoted", b"promoted", "salt", b"salt", "secondary_metrics", b"secondary_metrics", "shares", b"shares", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "surface", b"surface", "traffic", b"traffic", "variants", b"variants", "verdict", b"verdict", "weight_periods", b"weight_periods", "winner_variant_id", b"winner_variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "control_variant_id", b"control_variant_id", "correction", b"correction", "create_time", b"create_time", "decide_by", b"decide_by", "etag", b"etag", "experiment_id", b"experiment_id", "guardrails", b"guardrails", "holdout", b"holdout", "hypothesis", b"hypothesis", "layer", b"layer", "layer_spans", b"layer_spans", "level", b"level", "overrides", b"overrides", "planned_effect", b"planned_effect", "planned_formula", b"planned_formula", "planned_users_per_variant", b"planned_users_per_variant", "primary_metric", b"primary_metric", "promoted", b"promoted", "salt", b"salt", "secondary_metrics", b"secondary_metrics", "shares", b"shares", "start_time", b"start_time", "state", b"state", "stop_on_breach", b"stop_on_breach", "stop_time", b"stop_time", "surface", b"surface", "traffic", b"traffic", "variants", b"variants", "verdict", b"verdict", "weight_periods", b"weight_periods", "winner_variant_id", b"winner_variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class Bandit(_message.Message):
+    """Weights that follow what was seen (Thompson sampling): each variant's is the probability that it is the best by the primary metric, above
+    a floor. Every change stands in the history as `reweight`, and in `weight_periods`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOOR_FIELD_NUMBER: _builtins.int
+    UPDATE_INTERVAL_FIELD_NUMBER: _builtins.int
+    MIN_USERS_FIELD_NUMBER: _builtins.int
+    floor: _builtins.float
+    """The least weight of a variant, 0.001 to 1 ÷ the number of variants; absent: 0.05. No first weight may be below it."""
+    min_users: _builtins.int
+    """Users that every variant needs before weights move at all, 2 to 1,000,000,000; absent: 100."""
+    @_builtins.property
+    def update_interval(self) -> _duration_pb2.Duration:
+        """How long weights hold at least before they are changed anew, 1 second to 90 days; absent: a day. A user counts with what they do until
+        the next change, so give them the time they take to convert.
+        """
+
+    def __init__(
+        self,
+        *,
+        floor: _builtins.float | None = ...,
+        update_interval: _duration_pb2.Duration | None = ...,
+        min_users: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "_min_users", b"_min_users", "floor", b"floor", "min_users", b"min_users", "update_interval", b"update_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "_min_users", b"_min_users", "floor", b"floor", "min_users", b"min_users", "update_interval", b"update_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
+    _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
+    _WhichOneofReturnType__min_users: _TypeAlias = _typing.Literal["min_users"]  # noqa: Y015
+    _WhichOneofArgType__min_users: _TypeAlias = _typing.Literal["_min_users", b"_min_users"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_users) -> _WhichOneofReturnType__min_users | None: ...
+
+Global___Bandit: _TypeAlias = Bandit  # noqa: Y015
 
 @_typing.final
 class ExperimentChange(_message.Message):
@@ -710,9 +768,9 @@ class ExperimentChange(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     action: _builtins.str
-    """What was done: create, update, start, stop, conclude."""
+    """What was done: create, update, start, stop; `reweight` by the server where a bandit moved weights, `stop_on_breach` where it stopped it."""
     description: _builtins.str
-    """What changed: fields, or the reason given."""
+    """What changed: fields, or the reason given; of `reweight` the weights before and after, and what they follow from."""
     etag: _builtins.str
     """The etag after it."""
     @_builtins.property
@@ -1090,6 +1148,7 @@ class GetAssignmentResponse(_message.Message):
     VARIANT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    VARIANT_PROPENSITY_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """The experiment."""
     user_id: _builtins.str
@@ -1098,6 +1157,8 @@ class GetAssignmentResponse(_message.Message):
     """The variant; empty: none."""
     reason: Global___AssignmentReason.ValueType
     """Why."""
+    variant_propensity: _builtins.float
+    """The probability with which a user of the experiment is given that variant now: its weight. Absent: no variant, or a tester's."""
     @_builtins.property
     def parameters(self) -> Global___VariantParameters:
         """What the variant changes; absent: nothing."""
@@ -1110,12 +1171,15 @@ class GetAssignmentResponse(_message.Message):
         variant_id: _builtins.str = ...,
         reason: Global___AssignmentReason.ValueType = ...,
         parameters: Global___VariantParameters | None = ...,
+        variant_propensity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity", "parameters", b"parameters", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_id", b"experiment_id", "parameters", b"parameters", "reason", b"reason", "user_id", b"user_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity", "experiment_id", b"experiment_id", "parameters", b"parameters", "reason", b"reason", "user_id", b"user_id", "variant_id", b"variant_id", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__variant_propensity: _TypeAlias = _typing.Literal["variant_propensity"]  # noqa: Y015
+    _WhichOneofArgType__variant_propensity: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__variant_propensity) -> _WhichOneofReturnType__variant_propensity | None: ...
 
 Global___GetAssignmentResponse: _TypeAlias = GetAssignmentResponse  # noqa: Y015
 

@@ -91,8 +91,8 @@ class ExperimentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateExperiment(self, request, context):
-        """Changes an experiment: a draft in every way; a running one in its weights, overrides and words only. ABORTED if somebody else changed
-        it since it was read (its `etag`).
+        """Changes an experiment: a draft in every way; a running one in its weights (not of a bandit), overrides, words and `stop_on_breach` only.
+        ABORTED if somebody else changed it since it was read (its `etag`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,8 +21,8 @@ class ExperimentServiceStub:
     CreateExperiment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.CreateExperimentRequest, _experiment_pb2.CreateExperimentResponse]
     """Writes a draft. ALREADY_EXISTS if its id is taken."""
     UpdateExperiment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.UpdateExperimentRequest, _experiment_pb2.UpdateExperimentResponse]
-    """Changes an experiment: a draft in every way; a running one in its weights, overrides and words only. ABORTED if somebody else changed
-    it since it was read (its `etag`).
+    """Changes an experiment: a draft in every way; a running one in its weights (not of a bandit), overrides, words and `stop_on_breach` only.
+    ABORTED if somebody else changed it since it was read (its `etag`).
     """
     StartExperiment: _aio.UnaryUnaryMultiCallable[_experiment_pb2.StartExperimentRequest, _experiment_pb2.StartExperimentResponse]
     """Lets a draft run. FAILED_PRECONDITION if it is no draft, or if its layer has not as many users left on its surface."""
@@ -56,8 +56,8 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_pb2.UpdateExperimentRequest,
         context: _aio.ServicerContext[_experiment_pb2.UpdateExperimentRequest, _abc.Awaitable[_experiment_pb2.UpdateExperimentResponse]],
     ) -> _abc.Awaitable[_experiment_pb2.UpdateExperimentResponse]:
-        """Changes an experiment: a draft in every way; a running one in its weights, overrides and words only. ABORTED if somebody else changed
-        it since it was read (its `etag`).
+        """Changes an experiment: a draft in every way; a running one in its weights (not of a bandit), overrides, words and `stop_on_breach` only.
+        ABORTED if somebody else changed it since it was read (its `etag`).
         """
 
     @_abc_1.abstractmethod

@@ -693,6 +693,7 @@ class RankResponse(_message.Message):
     VARIANT_ID_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
     RULE_EFFECTS_FIELD_NUMBER: _builtins.int
+    VARIANT_PROPENSITY_FIELD_NUMBER: _builtins.int
     ranking_id: _builtins.str
     """The slate's id; send it along with the interactions that follow."""
     model_version: _builtins.str
@@ -709,6 +710,10 @@ class RankResponse(_message.Message):
     """The experiment the user is in; empty: none."""
     variant_id: _builtins.str
     """The user's variant; empty: none."""
+    variant_propensity: _builtins.float
+    """The probability with which the user was given `variant_id`, among those in the experiment: the variant's weight at that time. Items'
+    propensities hold within the variant. Absent: no variant, or a tester's.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
         """The slate, best first."""
@@ -735,14 +740,20 @@ class RankResponse(_message.Message):
         variant_id: _builtins.str = ...,
         exploration: Global___ExplorationRecord | None = ...,
         rule_effects: _abc.Iterable[Global___RuleEffect] | None = ...,
+        variant_propensity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "diversity_score", b"diversity_score", "exploration", b"exploration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "_variant_propensity", b"_variant_propensity", "diversity_score", b"diversity_score", "exploration", b"exploration", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "algorithm", b"algorithm", "diversity_score", b"diversity_score", "experiment_id", b"experiment_id", "exploration", b"exploration", "fallback_reason", b"fallback_reason", "items", b"items", "ml_ranking_applied", b"ml_ranking_applied", "model_version", b"model_version", "ranking_id", b"ranking_id", "rule_effects", b"rule_effects", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score", "_variant_propensity", b"_variant_propensity", "algorithm", b"algorithm", "diversity_score", b"diversity_score", "experiment_id", b"experiment_id", "exploration", b"exploration", "fallback_reason", b"fallback_reason", "items", b"items", "ml_ranking_applied", b"ml_ranking_applied", "model_version", b"model_version", "ranking_id", b"ranking_id", "rule_effects", b"rule_effects", "variant_id", b"variant_id", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__diversity_score: _TypeAlias = _typing.Literal["diversity_score"]  # noqa: Y015
     _WhichOneofArgType__diversity_score: _TypeAlias = _typing.Literal["_diversity_score", b"_diversity_score"]  # noqa: Y015
+    _WhichOneofReturnType__variant_propensity: _TypeAlias = _typing.Literal["variant_propensity"]  # noqa: Y015
+    _WhichOneofArgType__variant_propensity: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity_score) -> _WhichOneofReturnType__diversity_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__variant_propensity) -> _WhichOneofReturnType__variant_propensity | None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
 

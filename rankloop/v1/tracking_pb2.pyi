@@ -159,6 +159,7 @@ class Slate(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
     VARIANT_ID_FIELD_NUMBER: _builtins.int
+    VARIANT_PROPENSITY_FIELD_NUMBER: _builtins.int
     ranking_id: _builtins.str
     """The caller's id of this slate, 1 to 256 bytes. Interactions name it to be attributed to its impressions."""
     user_id: _builtins.str
@@ -175,6 +176,10 @@ class Slate(_message.Message):
     """The experiment it belongs to; empty: none."""
     variant_id: _builtins.str
     """The variant of that experiment; empty: none."""
+    variant_propensity: _builtins.float
+    """The probability, above 0 and at most 1, with which the user was given that variant: its weight at that time. Absent: unknown, no
+    variant, or a tester's.
+    """
     @_builtins.property
     def show_time(self) -> _timestamp_pb2.Timestamp:
         """When it was shown; absent: when the server received it. At most a day ahead of the server's clock."""
@@ -201,12 +206,15 @@ class Slate(_message.Message):
         items: _abc.Iterable[Global___SlateItem] | None = ...,
         experiment_id: _builtins.str = ...,
         variant_id: _builtins.str = ...,
+        variant_propensity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["show_time", b"show_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity", "show_time", b"show_time", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "experiment_id", b"experiment_id", "items", b"items", "model_version", b"model_version", "ranking_id", b"ranking_id", "session_id", b"session_id", "show_time", b"show_time", "surface", b"surface", "user_id", b"user_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity", "algorithm", b"algorithm", "context", b"context", "experiment_id", b"experiment_id", "items", b"items", "model_version", b"model_version", "ranking_id", b"ranking_id", "session_id", b"session_id", "show_time", b"show_time", "surface", b"surface", "user_id", b"user_id", "variant_id", b"variant_id", "variant_propensity", b"variant_propensity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__variant_propensity: _TypeAlias = _typing.Literal["variant_propensity"]  # noqa: Y015
+    _WhichOneofArgType__variant_propensity: _TypeAlias = _typing.Literal["_variant_propensity", b"_variant_propensity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__variant_propensity) -> _WhichOneofReturnType__variant_propensity | None: ...
 
 Global___Slate: _TypeAlias = Slate  # noqa: Y015
 

@@ -11,25 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scipy import stats
-
-from server.inference.bayes import Normal, Posterior, outlook_of
+from server.inference.bayes import Beta, Normal, Posterior, outlook_of
 from server.inference.estimate import Estimate
 
 FLOOR = 0.05
 """The least weight of a variant, where an experiment says no other."""
 
 
-def conversion_posterior(user_count: int, converted_count: int) -> Posterior:
-    """What is known of a share of users, a flat prior before: Beta(1 + converted, 1 + others).
+def conversion_posterior(user_count: float, converted_count: float) -> Posterior:
+    """What is known of a share of users, a flat prior before: Beta(1 + converted, 1 + others). Users need not be whole.
 
     Raises:
         ValueError: more converted than there are.
     """
     if not 0 <= converted_count <= user_count:
         raise ValueError(f"{converted_count} of {user_count} users cannot have converted")
-    posterior: Posterior = stats.beta(1 + converted_count, 1 + user_count - converted_count)
-    return posterior
+    return Beta(1.0 + converted_count, 1.0 + user_count - converted_count)
 
 
 def mean_posterior(estimate: Estimate) -> Posterior:

@@ -9,7 +9,8 @@ from ranker.validation import check as check_request
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from runtime.errors import InvalidInput, Violation
-from server.experiments.allocation import checked_weights
+from server.experiments.allocation import SUM_TOLERANCE, checked_weights
+from server.experiments.bandit import FLOOR
 from server.experiments.metrics import CAPPED, KINDS, WITH_PAST, name_of
 
 MAX_ID_BYTES = 256
@@ -17,6 +18,10 @@ MAX_TEXT_BYTES = 4096
 MAX_VARIANTS = 20
 MAX_METRICS = 50
 MAX_OVERRIDES = 1000
+LOWEST_FLOOR = 0.001
+SHORTEST_SECONDS, LONGEST_SECONDS = 1, 90 * 86_400
+"""Between a bandit's changes of weights."""
+MAX_MIN_USERS = 1_000_000_000
 ALGORITHMS = ("", "lambdarank", "prior_score")
 DIVERSIFIERS = ("", "mmr", "dpp")
 
@@ -33,6 +38,7 @@ def check(experiment: pb.Experiment) -> None:
         *_variants(experiment),
         *_metrics(experiment),
         *_overrides(experiment),
+        *_bandit(experiment),
     ]
     if found:
         raise InvalidInput(found)
@@ -166,3 +172,24 @@ def _overrides(experiment: pb.Experiment) -> Iterator[Violation]:
             yield _fault("overrides", "MISSING", "a tester has a user id")
         elif variant_id not in names:
             yield _fault(f'overrides["{user_id[:32]}"]', "UNKNOWN_VARIANT", f"there is no variant {variant_id}")
+
+
+def _bandit(experiment: pb.Experiment) -> Iterator[Violation]:
+    if not experiment.HasField("bandit"):
+        return
+    bandit, count = experiment.bandit, max(1, len(experiment.variants))
+    floor = bandit.floor if bandit.HasField("floor") else FLOOR
+    if not LOWEST_FLOOR <= floor <= 1 / count:
+        yield _fault(
+            "bandit.floor", "OUT_OF_RANGE", f"is {floor:g}; expected {LOWEST_FLOOR:g} to {1 / count:.3g}, 1 ÷ the number of variants"
+        )
+    else:
+        for place, variant in enumerate(experiment.variants):
+            if variant.weight < floor - SUM_TOLERANCE:
+                yield _fault(f"variants[{place}].weight", "OUT_OF_RANGE", f"is {variant.weight:g}, below the bandit's floor of {floor:g}")
+    if bandit.HasField("update_interval"):
+        seconds = bandit.update_interval.seconds + bandit.update_interval.nanos / 1e9
+        if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+            yield _fault("bandit.update_interval", "OUT_OF_RANGE", f"is {seconds:g} s; expected 1 second to 90 days")
+    if bandit.HasField("min_users") and not 2 <= bandit.min_users <= MAX_MIN_USERS:
+        yield _fault("bandit.min_users", "OUT_OF_RANGE", f"is {bandit.min_users}; expected 2 to {MAX_MIN_USERS:,}")

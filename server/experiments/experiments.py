@@ -139,6 +139,8 @@ class Experiments:
             return response
         found = plan_of(experiment).assign(request.user_id)
         response.variant_id, response.reason = found.variant_id, REASONS[found.because]
+        if found.propensity is not None:
+            response.variant_propensity = found.propensity
         variant = lifecycle.variant_of(experiment, found.variant_id)
         if variant is not None and variant.HasField("parameters"):
             response.parameters.CopyFrom(variant.parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from rankloop.assignment import Share, Span
@@ -32,7 +32,7 @@ SET_BY_SERVER = (
     "winner_variant_id",
     "promoted",
 )
-CHANGES_WHILE_RUNNING = ("hypothesis", "overrides")
+CHANGES_WHILE_RUNNING = ("hypothesis", "overrides", "stop_on_breach")
 """Beside the variants' weights and descriptions."""
 
 
@@ -78,15 +78,48 @@ def updated(old: pb.Experiment, wanted: pb.Experiment, now: datetime) -> tuple[p
     if fixed:
         raise FailedPrecondition(
             f"{old.experiment_id} is running: {', '.join(fixed)} may not change any more. Stop it and write a new one; while it runs, "
-            "weights, descriptions, overrides and the hypothesis may change",
+            "weights, descriptions, overrides, `stop_on_breach` and the hypothesis may change",
             reason="EXPERIMENT_RUNNING",
         )
-    weights = weights_of(new)
-    if weights != weights_of(old):
-        del new.shares[:]
-        new.shares.extend(_shares_message(moved_shares(_shares(old), weights)))
-        new.weight_periods.append(pb.WeightPeriod(start_time=to_timestamp(now), weights=weights))
+    if weights_of(new) != weights_of(old):
+        if old.HasField("bandit"):
+            raise FailedPrecondition(
+                f"{old.experiment_id} is a bandit: its weights follow what is seen, and are not set by hand while it runs. Send them as "
+                "GetExperiment tells them, or stop it and write an experiment without `bandit`",
+                reason="BANDIT_RUNNING",
+            )
+        _share_out(new, now)
     return sealed(new), changed
+
+
+def reweighted(old: pb.Experiment, weights: Mapping[str, float], now: datetime) -> pb.Experiment:
+    """The experiment with other weights by variant: as few users as possible change theirs.
+
+    Raises:
+        FailedPrecondition: it does not run.
+        InvalidInput: the weights do not add up to 1.
+    """
+    _must_run(old)
+    new = pb.Experiment()
+    new.CopyFrom(old)
+    for variant in new.variants:
+        variant.weight = weights[variant.variant_id]
+    _share_out(new, now)
+    return sealed(new)
+
+
+def stopped_by_itself(old: pb.Experiment, why: str, now: datetime) -> pb.Experiment:
+    """The experiment, stopped and not concluded: somebody may still say what is to be learned from it.
+
+    Raises:
+        FailedPrecondition: it does not run.
+    """
+    _must_run(old)
+    new = pb.Experiment()
+    new.CopyFrom(old)
+    new.state, new.verdict = pb.EXPERIMENT_STATE_STOPPED, why
+    new.stop_time.CopyFrom(to_timestamp(now))
+    return sealed(new)
 
 
 def started(draft: pb.Experiment, running: Iterable[pb.Experiment], now: datetime) -> pb.Experiment:
@@ -142,7 +175,8 @@ def stopped(old: pb.Experiment, request: pb.StopExperimentRequest, now: datetime
     new.state = pb.EXPERIMENT_STATE_CONCLUDED if concludes else pb.EXPERIMENT_STATE_STOPPED
     if not new.HasField("stop_time"):
         new.stop_time.CopyFrom(to_timestamp(now))
-    new.verdict, new.winner_variant_id, new.promoted = request.verdict, request.winner_variant_id, request.promote
+    new.verdict = request.verdict or old.verdict
+    new.winner_variant_id, new.promoted = request.winner_variant_id, request.promote
     return sealed(new)
 
 
@@ -197,12 +231,30 @@ def _plan_size(experiment: pb.Experiment) -> None:
 
 
 def _changed(old: pb.Experiment, new: pb.Experiment) -> list[str]:
-    names = [field.name for field in pb.Experiment.DESCRIPTOR.fields if field.name not in SET_BY_SERVER]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
+    changed = []
+    for field in pb.Experiment.DESCRIPTOR.fields:
+        # One that is there with nothing in it (a bandit by default) is not one that is absent.
+        there = [field.has_presence and one.HasField(field.name) for one in (old, new)]  # type: ignore[arg-type]
+        if field.name not in SET_BY_SERVER and (there[0] != there[1] or getattr(old, field.name) != getattr(new, field.name)):
+            changed.append(field.name)
+    return changed
 
 
 def _without_weights(experiment: pb.Experiment) -> list[pb.Variant]:
     return [pb.Variant(variant_id=one.variant_id, parameters=one.parameters) for one in experiment.variants]
+
+
+def _must_run(experiment: pb.Experiment) -> None:
+    if experiment.state != pb.EXPERIMENT_STATE_RUNNING:
+        raise FailedPrecondition(f"{experiment.experiment_id} does not run", reason="NOT_RUNNING")
+
+
+def _share_out(experiment: pb.Experiment, now: datetime) -> None:
+    """Moves the places to the variants' weights, and begins a period of them."""
+    weights, shares = weights_of(experiment), _shares(experiment)
+    del experiment.shares[:]
+    experiment.shares.extend(_shares_message(moved_shares(shares, weights)))
+    experiment.weight_periods.append(pb.WeightPeriod(start_time=to_timestamp(now), weights=weights))
 
 
 def _shares(experiment: pb.Experiment) -> tuple[Share, ...]:

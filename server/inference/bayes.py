@@ -16,7 +16,7 @@ from server.inference.moments import Floats
 
 
 class Posterior(Protocol):
-    """What is known of a true value: a frozen distribution of scipy, or `Normal`."""
+    """What is known of a true value: `Normal`, `Beta`, or a frozen distribution of scipy."""
 
     def cdf(self, x: Floats) -> Floats:
         """P(true value ≤ x)."""
@@ -49,6 +49,26 @@ class Normal:
     def mean(self) -> float:
         """Its expectation."""
         return self.centre
+
+
+@dataclass(frozen=True, slots=True)
+class Beta:
+    """A posterior of a share."""
+
+    a: float
+    b: float
+
+    def cdf(self, x: Floats) -> Floats:
+        """P(true value ≤ x)."""
+        return np.asarray(special.betainc(self.a, self.b, np.clip(x, 0.0, 1.0)), dtype=np.float64)
+
+    def ppf(self, q: Floats) -> Floats:
+        """Quantiles."""
+        return np.asarray(special.betaincinv(self.a, self.b, q), dtype=np.float64)
+
+    def mean(self) -> float:
+        """Its expectation."""
+        return self.a / (self.a + self.b)
 
 
 REACH = 8.5

@@ -121,6 +121,9 @@ BAD_ENTRIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("slates", {"user_id": ""}, "user_id", "MISSING"),
     ("slates", {"show_time": in_two_days()}, "show_time", "IN_THE_FUTURE"),
     ("slates", {"show_time": FAR}, "show_time", "OUT_OF_RANGE"),
+    ("slates", {"variant_id": "b", "variant_propensity": 0.0}, "variant_propensity", "OUT_OF_RANGE"),
+    ("slates", {"variant_id": "b", "variant_propensity": NAN}, "variant_propensity", "NOT_FINITE"),
+    ("slates", {"variant_propensity": 0.5}, "variant_propensity", "OUT_OF_RANGE"),
     ("slates", {"items": []}, "items", "MISSING"),
     ("slates", {"items": [SlateItem(item_id=f"{number}") for number in range(1001)]}, "items", "TOO_MANY"),
     ("slates", {"items": [SlateItem(item_id="a"), SlateItem(item_id="a")]}, "items[1].item_id", "DUPLICATE"),
@@ -677,6 +680,7 @@ SLATES = messages(
     items=st.lists(SLATE_ITEMS, max_size=3),
     experiment_id=TEXT,
     variant_id=TEXT,
+    variant_propensity=NUMBER,
 )
 ITEMS = messages(
     Item,

@@ -74,6 +74,10 @@ async def fill(stack: Stack) -> tuple[str, str]:
         for n in range(40):
             slate = Slate(ranking_id=f"ex-r{n}", user_id=f"ex-u{n % 5}", surface="home", algorithm="mine", context={"page": ODD})
             slate.show_time.FromDatetime(DAY + timedelta(hours=n % 3))
+            if n % 4:
+                slate.experiment_id, slate.variant_id = "ex-e", f"ex-v{n % 2}"
+            if n % 4 > 1:
+                slate.variant_propensity = 0.1 * (n % 4)
             for place in range(3):
                 features = {"prior_score": chance.random(), f"own_{place}": float(n)}
                 slate.items.append(SlateItem(item_id=f"ex-i{place}", score=chance.random(), propensity=0.5, features=features))

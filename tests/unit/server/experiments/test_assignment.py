@@ -89,6 +89,15 @@ def test_without_an_id_nobody_is_assigned_and_a_tester_gets_what_the_plan_says()
     assert some.assign("") == Assignment("e", "", Because.ANONYMOUS)
     assert some.assign("tester") == Assignment("e", "b", Because.OVERRIDDEN)
     assert {some.assign(user).because for user in USERS[:100]} == {Because.HELD_OUT, Because.ELSEWHERE}
+    assert {some.assign(user).propensity for user in ("", "tester", *USERS[:100])} == {None}
+
+
+def test_whoever_is_assigned_has_the_propensity_of_the_variants_weight() -> None:
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    moved = plan(shares=moved_shares(first_shares({"a": 0.2, "b": 0.3, "c": 0.5}), weights), layer_spans=(Span(0.0, 0.5),))
+    assert len(moved.shares) > len(weights)
+    for found in (one for one in map(moved.assign, USERS[:500]) if one.variant_id):
+        assert found.propensity == pytest.approx(weights[found.variant_id], abs=1e-9)
 
 
 def test_experiments_of_a_layer_exclude_each_other_and_spare_the_holdout() -> None:

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from rankloop.assignment import plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import ranking_pb2
 from runtime.errors import FailedPrecondition, InvalidInput
 from server.experiments.allocation import NoRoom
-from server.experiments.lifecycle import created, started, stopped, updated
+from server.experiments.lifecycle import created, reweighted, started, stopped, stopped_by_itself, updated, weights_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 USERS = [f"user-{number}" for number in range(3_000)]
@@ -88,6 +89,36 @@ def test_a_running_one_changes_in_weights_and_words_only() -> None:
         updated(stopped(runs, pb.StopExperimentRequest(), NOW), wanted(), NOW)
 
 
+def test_the_weights_of_a_running_bandit_are_its_own() -> None:
+    runs = running(bandit=pb.Bandit())
+    with pytest.raises(FailedPrecondition, match="is a bandit: its weights follow what is seen"):
+        updated(runs, wanted(bandit=pb.Bandit(), variants=variants(0.6, 0.4)), NOW)
+    with pytest.raises(FailedPrecondition, match="is running: bandit"):
+        updated(runs, wanted(), NOW)
+    for one, changes in ((runs, {"bandit": pb.Bandit()}), (running(), {})):
+        assert updated(one, wanted(stop_on_breach=True, **changes), NOW)[1] == ["stop_on_breach"]
+    new = reweighted(runs, {"half": 0.2, "most": 0.8}, NOW + timedelta(days=1))
+    assert weights_of(new) == {"half": 0.2, "most": 0.8}
+    assert [dict(period.weights) for period in new.weight_periods] == [{"half": 0.5, "most": 0.5}, {"half": 0.2, "most": 0.8}]
+    assert new.etag != runs.etag
+    before, after = plan_of(runs), plan_of(new)
+    moves = [(before.assign(user).variant_id, after.assign(user).variant_id) for user in USERS]
+    assert set(moves) == {("half", "half"), ("most", "most"), ("half", "most")}
+    assert moves.count(("half", "most")) / len(USERS) == pytest.approx(0.3, abs=0.03)
+    with pytest.raises(FailedPrecondition, match="does not run"):
+        reweighted(draft(), {"half": 0.2, "most": 0.8}, NOW)
+
+
+def test_what_stopped_by_itself_can_still_be_concluded() -> None:
+    ended = stopped_by_itself(running(), "Stopped by itself.", NOW)
+    assert (ended.state, ended.verdict, ended.stop_time.ToDatetime(UTC)) == (pb.EXPERIMENT_STATE_STOPPED, "Stopped by itself.", NOW)
+    with pytest.raises(FailedPrecondition, match="does not run"):
+        stopped_by_itself(ended, "Again.", NOW)
+    won = stopped(ended, pb.StopExperimentRequest(winner_variant_id="most"), NOW)
+    assert (won.state, won.verdict) == (pb.EXPERIMENT_STATE_CONCLUDED, "Stopped by itself.")
+    assert stopped(ended, pb.StopExperimentRequest(verdict="Keep half."), NOW).verdict == "Keep half."
+
+
 def test_a_draft_changes_in_every_way_and_keeps_what_the_server_set() -> None:
     one = draft()
     new, changed = updated(one, wanted(surface="search", state=pb.EXPERIMENT_STATE_CONCLUDED, promoted=True), NOW)
@@ -150,6 +181,13 @@ def test_one_layer_on_one_surface_has_room_once() -> None:
         ({"holdout": 1.0}, "experiment.holdout", "OUT_OF_RANGE"),
         ({"traffic": -0.1}, "experiment.traffic", "OUT_OF_RANGE"),
         ({"hypothesis": "x" * 5000}, "experiment.hypothesis", "TOO_LONG"),
+        ({"bandit": pb.Bandit(floor=0.0)}, "experiment.bandit.floor", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(floor=float("nan"))}, "experiment.bandit.floor", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(floor=0.51)}, "experiment.bandit.floor", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(), "variants": variants(0.96, 0.04)}, "experiment.variants[1].weight", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(min_users=1)}, "experiment.bandit.min_users", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(update_interval=Duration())}, "experiment.bandit.update_interval", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit(update_interval=Duration(seconds=91 * 86_400))}, "experiment.bandit.update_interval", "OUT_OF_RANGE"),
     ],
 )
 def test_what_cannot_be_run_is_named_by_its_path(changed: dict[str, Any], field: str, reason: str) -> None:
