@@ -14,11 +14,11 @@ from collector.tally import TallyId
 from runtime.mongo import Document, InsertOne, Long, Mongo, ReplaceOne, UpdateOne
 
 INTERACTION_COLUMNS = dict.fromkeys(
-    ("item_id", "item_type", "type", "label", "acts", "value", "occur_time", "ranking_id", "dropoff_point"), 1
+    ("user_id", "item_id", "item_type", "type", "label", "acts", "value", "occur_time", "ranking_id", "dropoff_point"), 1
 )
 SLATE_COLUMNS = dict.fromkeys(
     (
-        *("show_time", "algorithm", "model_version", "experiment_id", "variant_id", "surface", "diversity_score", "pending"),
+        *("user_id", "show_time", "algorithm", "model_version", "experiment_id", "variant_id", "surface", "diversity_score", "pending"),
         *("items.item_id", "items.item_type", "items.position", "items.tier", "items.tags"),
     ),
     1,

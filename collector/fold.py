@@ -22,6 +22,7 @@ from collector.batch import Batch, fold
 from collector.derived import INTERACTION_COLUMNS, SLATE_COLUMNS, Derived, DerivedWrites
 from collector.labels import Combination
 from collector.receipts import KINDS, Receipt, Receipts, taken
+from collector.touched import write_touched
 from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
 from runtime.logs import get_logger
@@ -142,6 +143,8 @@ class FoldWorker:
             await self._derived.write(await asyncio.to_thread(self._writes, batch, revision), session)
             receipt = Receipt(revision, {kind: [entry["_id"] for entry in entries] for kind, entries in pending.items()})
             await self._receipts.write(receipt, session)
+            if self._lease.followed:
+                await write_touched(self._mongo, revision, batch, session)
 
         await self._mongo.transact(work, session=self._lease.session)
         if receipt is not None:

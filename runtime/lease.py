@@ -36,6 +36,8 @@ class Lease:
     """Grows with every change of holder; 0: not held by us."""
     session: Any = None
     """Of the transactions that are made under this lease, while it is held."""
+    followed: bool = False
+    """Whether somebody follows what is done under it (`follow`), as the last revision found."""
     _asks: bool = False
 
     async def claim(self) -> bool:
@@ -111,4 +113,26 @@ class Lease:
         if found is None:
             self.epoch = 0
             raise Aborted(f"another process holds the lease {self.name}", reason="LEASE_LOST")
+        self.followed = "followed_from" in found
         return int(found["revision"])
+
+
+async def follow(mongo: Mongo, name: str) -> int:
+    """Has whoever works under the lease told so with every further revision; returns the last revision that may not have been told.
+
+    Every transaction under the lease changes the lease's document first. So one that is under way has committed when this returns, or
+    meets this change, begins anew, and is told. Following twice changes nothing: it is followed since the first time.
+    """
+    lacking = {"until": LONG_AGO, "holder": "", "epoch": 0, "revision": 0}
+    there = {"$set": {field: {"$ifNull": [f"${field}", value]} for field, value in lacking.items()}}
+    since = {"$set": {"followed_from": {"$ifNull": ["$followed_from", "$revision"]}}}
+    leases = mongo.collection("leases")
+    known = await leases.find_one({"_id": name, "followed_from": {"$exists": True}})
+    found = known or await leases.find_one_and_update({"_id": name}, [there, since], upsert=True)
+    assert found is not None
+    return int(found["followed_from"])
+
+
+async def unfollow(mongo: Mongo, name: str) -> None:
+    """Nobody follows any more."""
+    await mongo.collection("leases").update_one({"_id": name, "followed_from": {"$exists": True}}, {"$unset": {"followed_from": ""}})

@@ -1,6 +1,7 @@
 """The database on one page: collections, indexes, validators, and the migrations that bring a database to this version.
 
-The ledger (interactions, slates, outcomes, sessions) is append-only. attributions and tallies are derived from it and can be rebuilt.
+The ledger (interactions, slates, outcomes, sessions) is append-only. attributions and tallies are derived from it and can be rebuilt, and
+so are the digests that experiments are read out from.
 An entry of the ledger that the fold has yet to take in carries `pending`, the time it was received; a partial index lists those. What the
 fold took in a moment ago may carry it still, and stands in fold_receipts then.
 """
@@ -138,6 +139,28 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         meaning="what transactions of the fold took in, until the marks of those entries are gone; _id is the revision",
     ),
     CollectionSchema(
+        name="touched_users",
+        meaning="users whose figures transactions of the fold may have changed, until followers have taken them in; _id is the revision",
+        required={"user_ids": "array"},
+    ),
+    CollectionSchema(
+        name="awaited_users",
+        meaning="users of whom an entry is known that lies in the future, and when it will count; _id is the user_id",
+        required={"time": "date"},
+        indexes=(Index(name="time", keys=(("time", ASCENDING),)),),
+    ),
+    CollectionSchema(
+        name="digests",
+        meaning="derived: how far the digest of each experiment goes, of which it is read out; _id is the experiment_id",
+        required={"state": "string", "mark": "long", "as_of": "date"},
+        indexes=(Index(name="state", keys=(("state", ASCENDING),)),),
+    ),
+    CollectionSchema(
+        name="digest_parts",
+        meaning="derived: what users did in an experiment, a row of figures each, packed; _id is {experiment, slice, sequence, place}",
+        required={"row_count": "int"},
+    ),
+    CollectionSchema(
         name="items",
         meaning="the catalogue's items; a deleted one stays as a tombstone, so that rankers see it go",
         required={"update_time": "date"},
@@ -218,7 +241,20 @@ async def _create_times(mongo: Mongo) -> None:
     await create_beside(mongo, "times", "")
 
 
-MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (_create, _index_more, _create_receipts, _experiments, _create_times)
+async def _digests(mongo: Mongo) -> None:
+    """Version 6: what experiments are read out from."""
+    for name in ("touched_users", "awaited_users", "digests", "digest_parts"):
+        await create_beside(mongo, name, "")
+
+
+MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (
+    _create,
+    _index_more,
+    _create_receipts,
+    _experiments,
+    _create_times,
+    _digests,
+)
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 
 

@@ -16,7 +16,6 @@ from server.experiments.histories import Histories
 from server.experiments.history import History, values_of
 from server.experiments.metrics import Asked, metrics_of
 from server.experiments.observed import Group, Observed, Period
-from server.inference.moments import Moments
 from server.inference.winsorising import Sketch, winsorised
 
 USERS_PER_TURN = 25
@@ -196,7 +195,7 @@ class Gathering:
         for sums in self._sums.values():
             for name, rows in sums.rows.items():
                 if rows:
-                    more = Observed(Moments.of(rows), sum(row[0] != 0 for row in rows))
+                    more = Observed.of(rows)
                     sums.observed[name] = sums.observed[name] + more if name in sums.observed else more
                     rows.clear()
 

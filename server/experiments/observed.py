@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from server.inference.moments import Moments
 
 
@@ -21,6 +24,16 @@ class Observed:
     def conversions(cls, count: int, converted: int) -> Observed:
         """Of users who did it or did not."""
         return cls(Moments.of_conversions(count, converted), converted)
+
+    @classmethod
+    def of(cls, rows: ArrayLike) -> Observed:
+        """Of users one by one.
+
+        Args:
+            rows: (n_users, n_columns) finite, columns as `moments`.
+        """
+        values = np.asarray(rows, dtype=np.float64)
+        return cls(Moments.of(values), int(np.count_nonzero(values[:, 0])))
 
     def __add__(self, other: Observed) -> Observed:
         return Observed(self.moments + other.moments, self.converted_count + other.converted_count)
