@@ -151,7 +151,7 @@ def _better(design: Design, primary: MetricReadout, better: Sequence[Comparison]
 
 
 def _told(design: Design, one: Comparison) -> str:
-    """A comparison in words, with the interval that decides."""
+    """A comparison in words, with the p-value that decides: that of the absolute difference, corrected."""
     scale = one.relative or one.absolute
     if scale is None:
         return f"{one.variant_id}: nothing to compare"
@@ -162,7 +162,7 @@ def _told(design: Design, one: Comparison) -> str:
     role = "" if one.metric.role is Role.PRIMARY else f" ({one.metric.role})"
     return (
         f"{one.metric.name}{role} of {one.variant_id} {amounts[0]} ({1 - design.level:.0%} interval {amounts[1]} to {amounts[2]}, {kind}, "
-        f"p {p_value:.2g})"
+        f"p {p_value:.2g} of the absolute difference)"
     )
 
 
