@@ -45,8 +45,8 @@ SMALL_DISK = {"disk_full": 2}
 def _scene(name: str, nodes: int, counts: Mapping[str, int], length: float, random_: random.Random, mount: Path | None = None) -> Scene:
     faults = [fault for fault, count in counts.items() for _ in range(max(1, round(count * length)))]
     random_.shuffle(faults)
-    enough = Enough(acknowledged=100 * len(faults), hits=len(faults), resent=20 * len(faults))
-    return Scene(name=name, nodes=nodes, faults=faults, enough=enough, callers=4, mount=mount, recount_each=nodes == 1)
+    enough = Enough(acknowledged=100 * len(faults), hits=len(faults), resent=20 * len(faults), met=len(faults) // 2)
+    return Scene(name=name, nodes=nodes, faults=faults, enough=enough, mount=mount, recount_each=nodes == 1)
 
 
 def _play(scene: Scene, folder: Path, seed: int) -> SceneReport:

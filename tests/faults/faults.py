@@ -17,6 +17,11 @@ from tests.faults.replica_set import Node
 from tests.faults.stack import Process, Stack
 
 LOOK_SECONDS = 0.02
+SHORT_LOOK_SECONDS = 0.001
+IN_TRANSACTION = 0.75
+"""The fold rests far longer than it works: so many of the faults that are for it wait until it has begun a transaction."""
+TRANSACTION_SECONDS = 0.06
+"""And hit it within this; some of its transactions are longer, some are over by then."""
 WAIT_SECONDS = 60.0
 CALLS = 5
 """Calls that must have been answered (with a failure, if all is well) before what makes writes impossible is mended."""
@@ -299,13 +304,13 @@ class Repertoire:
         return Killed("standing-by collector", self._the_other_collector)
 
     def _fold_killed(self) -> Fault:
-        return Killed("folding collector", self._the_fold)
+        return Killed("folding collector", self._the_fold_at_work)
 
     def _fold_stopped(self) -> Fault:
-        return Stopped("folding collector", self._the_fold, self._for_a_while)
+        return Stopped("folding collector", self._the_fold_at_work, self._for_a_while)
 
     def _fold_stopped_for_long(self) -> Fault:
-        return Stopped("folding collector, until another took over,", self._the_fold, self._until_another_folds)
+        return Stopped("folding collector, until another took over,", self._the_fold_at_work, self._until_another_folds)
 
     def _replies_of_inserts_cut(self) -> Fault:
         return Cut("replies to inserts", self._before_mongo, self._random.randint(1, 5))
@@ -340,6 +345,18 @@ class Repertoire:
     async def _the_fold(self) -> Process:
         return await self._stack.folding(self._mongo)
 
+    async def _the_fold_at_work(self) -> Process:
+        """Mostly within a transaction, where that can be seen."""
+        process = await self._the_fold()
+        if self._stack.folds and self._random.random() < IN_TRANSACTION:
+            proxy = self._stack.folds[self._stack.collectors.index(process)]
+            before = proxy.transactions
+            async with asyncio.timeout(WAIT_SECONDS):
+                while proxy.transactions == before:
+                    await asyncio.sleep(SHORT_LOOK_SECONDS)
+            await asyncio.sleep(self._random.uniform(0, TRANSACTION_SECONDS))
+        return process
+
     async def _the_other_collector(self) -> Process:
         folding = await self._stack.folding(self._mongo)
         return next(process for process in self._stack.collectors if process is not folding)
@@ -363,7 +380,7 @@ class Repertoire:
         return [node for node in self._stack.replica_set.nodes if node is not primary]
 
     async def _for_a_while(self, _: Process) -> None:
-        await self._progress(self._random.randint(5, 60))
+        await self._progress(self._random.randint(3, 20))
 
     async def _until_another_folds(self, stopped: Process) -> None:
         async with asyncio.timeout(WAIT_SECONDS):

@@ -1,6 +1,8 @@
 """The oracle: a process of its own that is never harmed. It sends entries and owes what was acknowledged.
 
 `python -m tests.faults.oracle --seed 1 --journal FILE --server host:port --server host:port` sends until SIGTERM, then ends what it began.
+It sends in bursts of concurrent calls, with rests between them in which what was sent is folded: a call under way is what a fault has to
+meet, and a ledger that grows without pause would leave a run to its recounts.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ METHODS: dict[str, tuple[str, Any]] = {
     "slates": ("RecordSlates", pb.RecordSlatesRequest),
     "outcomes": ("RecordOutcomes", pb.RecordOutcomesRequest),
 }
-LARGEST = {"interactions": 60, "slates": 8, "outcomes": 8}
+LARGEST = {"interactions": 20, "slates": 6, "outcomes": 6}
+BURST_CALLS = 2
+"""A burst has one call at least, and at most so many for each caller."""
 SOUND_CODES = ("OK", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED")
 
 
@@ -43,21 +47,42 @@ class Oracle:
         self._stubs = [TrackingServiceStub(open_channel(address)) for address in addresses]
         self._next: Counter[str] = Counter()
         self._calls = 0
+        self._permits: asyncio.Queue[None] = asyncio.Queue()
+        """Calls of the burst that nobody has begun."""
         self._stop = asyncio.Event()
         self._give_up = asyncio.Event()
 
-    async def run(self, callers: int) -> None:
-        """Sends with so many callers until SIGTERM."""
+    async def run(self, callers: int, rate: float) -> None:
+        """Sends with so many callers until SIGTERM; about `rate` new entries a second, without rests if it is 0."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         async with asyncio.TaskGroup() as work:
             for _ in range(callers):
                 work.create_task(self._send_on())
+            pacing = work.create_task(self._let_go(callers, rate))
             await self._stop.wait()
+            pacing.cancel()
+            self._permit(callers)  # whoever waits for the next burst sees that it is over
             loop.call_later(ENDING_SECONDS, self._give_up.set)
 
+    async def _let_go(self, callers: int, rate: float) -> None:
+        """One burst after the other. Each rests by what it sent; what is sent again is not counted."""
+        random_ = random.Random(f"{self._payloads.seed}:bursts")
+        while True:
+            before = self._next.total()
+            self._permit(random_.randint(1, BURST_CALLS * callers))
+            await self._permits.join()
+            await asyncio.sleep(random_.uniform(0.5, 1.5) * (self._next.total() - before) / rate if rate else 0.0)
+
+    def _permit(self, count: int) -> None:
+        for _ in range(count):
+            self._permits.put_nowait(None)
+
     async def _send_on(self) -> None:
-        while not self._stop.is_set():
+        while True:
+            await self._permits.get()
+            if self._stop.is_set():
+                return
             self._calls += 1
             random_ = random.Random(f"{self._payloads.seed}:call:{self._calls}")
             kind = random_.choices(("interactions", "slates", "outcomes"), (6, 3, 1))[0]
@@ -65,6 +90,7 @@ class Oracle:
             first = self._next[kind]
             self._next[kind] += count
             self._journal.write(Issued(kind=kind, first=first, count=count))
+            self._permits.task_done()
             await self._send_one(random_, kind, first, count)
 
     async def _send_one(self, random_: random.Random, kind: str, first: int, count: int) -> None:
@@ -121,8 +147,9 @@ async def main() -> None:
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--server", action="append", required=True)
     parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=0.0, help="new entries a second, about; 0: as many as there is room for")
     said = parser.parse_args()
-    await Oracle(Payloads(said.seed), Journal(said.journal), said.server).run(said.callers)
+    await Oracle(Payloads(said.seed), Journal(said.journal), said.server).run(said.callers, said.rate)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Payloads:
         random_ = self._random("interactions", number)
         entry = Interaction(event_id=self.id_of("interactions", number), type=random_.choice(TYPES), user_id=f"u{random_.randrange(USERS)}")
         # Of slates sent long ago, about now, later, and never.
-        slate_number = random_.randrange(number // 8 + 20)
+        slate_number = random_.randrange(number // 4 + 20)
         items = self._slates(slate_number).items
         entry.item_id = random_.choice(items).item_id if random_.random() < 0.9 else f"i{random_.randrange(ITEMS)}"
         if random_.random() < 0.85:
@@ -94,7 +94,7 @@ class Payloads:
 
     def _outcomes(self, number: int) -> Outcome:
         random_ = self._random("outcomes", number)
-        slate_number = random_.randrange(number // 2 + 20)
+        slate_number = random_.randrange(number * 4 + 20)
         entry = Outcome(event_id=self.id_of("outcomes", number), user_id=f"u{random_.randrange(USERS)}", type="revenue")
         if random_.random() < 0.8:
             entry.value = random_.randint(-5_000, 90_000) / 100

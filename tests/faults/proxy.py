@@ -14,6 +14,8 @@ from typing import Protocol
 
 CHUNK = 65_536
 HEADERS_FRAME = 1
+TRANSACTION = b"\x08startTransaction\x00\x01"
+"""In MongoDB's wire protocol: the first command of a transaction."""
 
 
 class Watch(Protocol):
@@ -77,6 +79,8 @@ class Proxy:
         self._to_cut = 0
         self.cuts = 0
         """Answers that did not pass."""
+        self.transactions = 0
+        """Transactions begun in MongoDB."""
         self.port = 0
 
     @property
@@ -137,6 +141,7 @@ class Proxy:
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch) -> None:
         while data := await reader.read(CHUNK):
             watch.request(data)
+            self.transactions += data.count(TRANSACTION)
             writer.write(data)
             await writer.drain()
 

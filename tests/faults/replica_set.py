@@ -17,6 +17,10 @@ from runtime.mongo import admin_command
 
 NAME = "faults"
 LOOK_SECONDS = 0.05
+RECOVERY_SECONDS = 240.0
+"""A killed mongod first replays what it journaled since its last checkpoint, up to a minute of writes: on a machine with other work
+that alone has taken longer than everything else together.
+"""
 
 
 def free_port() -> int:
@@ -152,12 +156,15 @@ class ReplicaSet:
         for node in self.nodes:
             if node.runs:
                 node.go_on()
-        async with asyncio.timeout(90):
-            while not await self._whole():
-                for node in self.nodes:
-                    if not node.runs:
-                        node.start()
-                await asyncio.sleep(LOOK_SECONDS)
+        try:
+            async with asyncio.timeout(RECOVERY_SECONDS):
+                while not await self._whole():
+                    for node in self.nodes:
+                        if not node.runs:
+                            node.start()
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError as error:
+            raise TimeoutError(f"the mongods are not all members in good health after {RECOVERY_SECONDS:.0f} s") from error
 
     async def _whole(self) -> bool:
         for node in self.nodes:

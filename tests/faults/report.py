@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,12 +21,17 @@ class Hit:
     """A fault that was made, in seconds of the monotonic clock."""
 
     kind: str
+    start: float
+    """When its making began."""
     begin: float
+    """When it was there."""
     mended: float
     """Until then nothing may have been acknowledged; 0: it could be."""
     healed: float
     unavailable_seconds: float = 0.0
-    """The longest time without an acknowledgement, from the hit to the next one."""
+    """The longest time in which calls were under way and none was acknowledged, from the hit to the next one."""
+    calls: int = 0
+    """Calls that were under way when it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,8 @@ class Enough:
     acknowledged: int
     hits: int
     resent: int
+    met: int
+    """Faults that met a call under way."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +57,11 @@ class SceneReport:
     enough: Enough
 
     @property
+    def met(self) -> int:
+        """Faults that met a call under way."""
+        return sum(hit.calls > 0 for hit in self.hits)
+
+    @property
     def failures(self) -> list[str]:
         """Why the run is not passed; empty: it is."""
         verdict, enough = self.verdict, self.enough
@@ -58,6 +70,7 @@ class SceneReport:
             ("entries were acknowledged", sum(verdict.acknowledged.values()), enough.acknowledged),
             ("faults hit", len(self.hits), enough.hits),
             ("entries were sent again", verdict.resent, enough.resent),
+            ("faults met a call under way", self.met, enough.met),
         ):
             if had < needed:
                 found.append(f"the run does not count: {had} {what}, and it needs {needed}")
@@ -65,29 +78,45 @@ class SceneReport:
 
 
 def measure(hits: Sequence[Hit], attempts: Iterable[Attempt], end: float) -> list[str]:
-    """Fills in how long writes were unavailable, and returns what was acknowledged when nothing could be."""
-    sound = sorted((attempt for attempt in attempts if attempt.acknowledged), key=lambda one: one.end)
+    """Fills in what each fault met and how long writes were unavailable; returns what was acknowledged when nothing could be."""
+    calls = sorted(attempts, key=lambda one: one.begin)
+    begins = [one.begin for one in calls]
+    ends = list(accumulate((one.end for one in calls), max))
+    sound = sorted((attempt for attempt in calls if attempt.acknowledged), key=lambda one: one.end)
     moments = [attempt.end for attempt in sound]
     wrong = []
     for place, hit in enumerate(hits):
         until = hits[place + 1].begin if place + 1 < len(hits) else end
+        hit.calls = sum(one.begin <= hit.begin and one.end >= hit.start for one in calls)
         inside = moments[bisect_right(moments, hit.begin) : bisect_right(moments, until)]
         edges = [hit.begin, *inside, until]
-        hit.unavailable_seconds = max(later - earlier for earlier, later in pairwise(edges))
+        hit.unavailable_seconds = max(later - _asked(earlier, later, begins, ends) for earlier, later in pairwise(edges))
         early = [one for one in sound if hit.begin <= one.begin and one.end <= hit.mended]
         if early:
             wrong.append(f"{len(early)} × acknowledged during '{hit.kind}', when nothing could be durable: {early[:3]}")
     return wrong
 
 
+def _asked(earlier: float, later: float, begins: Sequence[float], ends: Sequence[float]) -> float:
+    """From when on anybody waited between two moments: the oracle rests, and nobody misses an answer then.
+
+    `begins` of all calls, ascending, and for each the latest end of all that began until then.
+    """
+    before = bisect_right(begins, earlier)
+    if before and ends[before - 1] > earlier:
+        return earlier
+    return min(later, begins[before]) if before < len(begins) else later
+
+
 def table(reports: Sequence[SceneReport], skipped: Mapping[str, str] = MappingProxyType({})) -> str:
     """In Markdown, as docs/explanation/durability.md shows it; `skipped` are faults that could not be made here, and why."""
-    lines = ["| fault | hits | unavailable, median | unavailable, longest |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| fault | hits | calls under way, median | unavailable, median | unavailable, longest |", "| --- | ---: | ---: | ---: | ---: |"]
     for report in reports:
         for kind in Counter(hit.kind for hit in report.hits):
             times = [hit.unavailable_seconds for hit in report.hits if hit.kind == kind]
-            lines.append(f"| {report.name}: {kind} | {len(times)} | {statistics.median(times):.2f} s | {max(times):.2f} s |")
-    lines += [f"| {kind} | 0 | skipped: {why} | |" for kind, why in skipped.items()]
+            calls = statistics.median(hit.calls for hit in report.hits if hit.kind == kind)
+            lines.append(f"| {report.name}: {kind} | {len(times)} | {calls:g} | {statistics.median(times):.2f} s | {max(times):.2f} s |")
+    lines += [f"| {kind} | 0 | | skipped: {why} | |" for kind, why in skipped.items()]
     lines += ["", "| | " + " | ".join(report.name for report in reports) + " |", "| --- |" + " ---: |" * len(reports)]
     rows: dict[str, Callable[[SceneReport], int]] = {
         "entries issued": lambda one: sum(one.verdict.issued.values()),

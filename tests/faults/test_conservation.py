@@ -28,8 +28,8 @@ THREE_NODES = ("primary_killed", "fold_killed")
 @pytest.mark.parametrize(
     "scene",
     [
-        Scene(name="one node", nodes=1, faults=ONE_NODE, enough=Enough(acknowledged=500, hits=len(ONE_NODE), resent=100)),
-        Scene(name="three nodes", nodes=3, faults=THREE_NODES, enough=Enough(acknowledged=200, hits=len(THREE_NODES), resent=50)),
+        Scene(name="one node", nodes=1, faults=ONE_NODE, enough=Enough(acknowledged=500, hits=len(ONE_NODE), resent=100, met=4)),
+        Scene(name="three nodes", nodes=3, faults=THREE_NODES, enough=Enough(acknowledged=200, hits=len(THREE_NODES), resent=50, met=1)),
     ],
     ids=["one-node", "three-nodes"],
 )
