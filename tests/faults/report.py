@@ -110,7 +110,7 @@ def _asked(earlier: float, later: float, begins: Sequence[float], ends: Sequence
 
 def table(reports: Sequence[SceneReport], skipped: Mapping[str, str] = MappingProxyType({})) -> str:
     """In Markdown, as docs/explanation/durability.md shows it; `skipped` are faults that could not be made here, and why."""
-    lines = ["| fault | hits | calls under way, median | unavailable, median | unavailable, longest |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = ["| fault | hits | calls under way, median | unavailable, median | unavailable, longest |", "| --- |" + " ---: |" * 4]
     for report in reports:
         for kind in Counter(hit.kind for hit in report.hits):
             times = [hit.unavailable_seconds for hit in report.hits if hit.kind == kind]

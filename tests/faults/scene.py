@@ -108,7 +108,7 @@ async def _make(fault: Fault, audience: Audience, name: str) -> Hit:
         await fault.heal()
         await audience.wait_acknowledged(1, begun_after=time.monotonic())
     except TimeoutError as error:
-        raise TimeoutError(f"{name}: {error or 'it did not heal'}") from error
+        raise TimeoutError(f"{name}: {str(error) or 'it did not heal'}") from error
     return Hit(kind=fault.kind, start=start, begin=begin, mended=fault.mended if fault.silent else 0.0, healed=time.monotonic())
 
 

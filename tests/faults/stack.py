@@ -23,6 +23,8 @@ LOOK_SECONDS = 0.02
 START_SECONDS = 60.0
 DATABASE = "faults"
 DRIVERS = ("motor", "pymongo")
+FOLD_ENTRIES = (16, 48)
+"""Of a transaction at most, by collector: a burst then takes several on end, each beside the removal of the marks before it."""
 
 
 class Process:
@@ -129,7 +131,9 @@ class Stack:
             self.servers.append(Process(f"server{number}", self.folder, arguments, _variables(uris[number], DRIVERS[number])))
         for number in range(2):
             arguments = ["collector", "--port", str(ports[2 + number])]
-            self.collectors.append(Process(f"collector{number}", self.folder, arguments, _variables(uris[2 + number], DRIVERS[1 - number])))
+            variables = _variables(uris[2 + number], DRIVERS[1 - number])
+            variables["RANKLOOP_COLLECTOR_FOLD_ENTRIES"] = str(FOLD_ENTRIES[number])
+            self.collectors.append(Process(f"collector{number}", self.folder, arguments, variables))
         self.answers = Proxy(f"127.0.0.1:{ports[0]}", GrpcWatch)
         await self.answers.open()
         self.addresses = [self.answers.address, f"127.0.0.1:{ports[1]}"]
