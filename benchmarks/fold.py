@@ -12,7 +12,7 @@ from benchmarks.traffic import PER_SLATE, interaction, slate
 from collector.fold import FoldWorker
 from collector.process import fold_lease, open_tracking
 from collector.rebuild import recount
-from collector.settings import CollectorSettings, LabelSettings
+from collector.settings import CollectorSettings, LabelSettings, RetentionSettings
 from runtime.mongo import Mongo
 from runtime.process import settle_memory
 from runtime.schema import migrate
@@ -53,7 +53,7 @@ async def bench(directory: Path, *, events: int) -> FoldRate:
         mongo = await Mongo.open(MongoSettings(uri=stack.mongo_uri))
         try:
             await migrate(mongo)
-            tracking = open_tracking(mongo, settings, labels)
+            tracking = open_tracking(mongo, settings, labels, RetentionSettings())
             slates = events // PER_SLATE
             for first in range(0, slates, BATCH):
                 await tracking.record_slates([slate(number, _moment(start, number)) for number in range(first, min(first + BATCH, slates))])

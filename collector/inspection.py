@@ -65,7 +65,7 @@ async def replay(mongo: Mongo, tracking: Tracking, query: Mapping[str, Any]) -> 
             done.duplicate += receipt.duplicate_count
             if receipt.rejected:
                 done.refused += 1
-            else:
+            if not receipt.rejected or receipt.rejected[0].reason != kept["reason"]:  # it is kept anew under the reason that it has now
                 await quarantine.delete_one({"_id": kept["_id"]})
         yield done
 

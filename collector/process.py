@@ -40,10 +40,16 @@ def open_ledger(mongo: Mongo, settings: CollectorSettings) -> Ledger:
 
 
 def open_tracking(
-    mongo: Mongo, settings: CollectorSettings, labels: LabelSettings, *, tell: Callable[[Iterable[str]], None] = lambda user_ids: None
+    mongo: Mongo,
+    settings: CollectorSettings,
+    labels: LabelSettings,
+    retention: RetentionSettings,
+    *,
+    tell: Callable[[Iterable[str]], None] = lambda user_ids: None,
 ) -> Tracking:
     """The accept path, for this process or for the server that mounts it. `tell` as `Tracking`."""
-    return Tracking(mongo, open_ledger(mongo, settings), Quarantine(mongo), labels.policy(), utc_now, tell=tell)
+    quarantine = Quarantine(mongo, retention.quarantine_limits())
+    return Tracking(mongo, open_ledger(mongo, settings), quarantine, labels.policy(), utc_now, tell=tell)
 
 
 async def run(
@@ -63,7 +69,7 @@ async def run(
         Unavailable: the database does not answer.
     """
     async with ground("collector", mongo=mongo, log_settings=log_settings, metrics=metrics, metrics_port=collector.metrics_port) as on:
-        tracking = open_tracking(on.mongo, collector, labels)
+        tracking = open_tracking(on.mongo, collector, labels, retention)
         service = Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking))
         server = RpcServer(collector, [service], log_calls=log_settings.calls)
         await server.start()

@@ -1,4 +1,4 @@
-"""The quarantine: refused entries, kept with their reason, bounded in number and age."""
+"""The quarantine: refused entries, kept with their reason, bounded in number, bytes and age."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ from prometheus_client import Counter
 from runtime.errors import Violation
 from runtime.mongo import Document, Mongo
 
-MAX_KEPT_CHARACTERS = 65_536
+MAX_KEPT_BYTES = 64 * 2**10
+"""Of one entry as text; what is longer is cut, and says so."""
+TRIM_SHARE = 0.1
+"""Who has kept so large a share of what may be kept trims at once: a flood of refused entries does not wait for the next sweep."""
 
 REFUSED = Counter("rankloop_quarantined_entries", "Entries refused and kept in quarantine.", ["kind", "reason"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineLimits:
+    """How much is kept, and how long."""
+
+    entries: int = 100_000
+    byte_count: int = 256 * 2**20
+    """Of the documents, before MongoDB compresses them."""
+    age: timedelta = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +45,12 @@ class Refused:
 class Quarantine:
     """Keeps refused entries until they are too many or too old."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, limits: QuarantineLimits = QuarantineLimits()) -> None:
         self._collection = mongo.collection("quarantine")
+        self._limits = limits
+        self._new_entries = 0
+        self._new_bytes = 0
+        """Kept since the last trim of this object, roughly: what was there already counts again."""
 
     async def keep(self, refused: Sequence[Refused], now: datetime) -> None:
         """Stores them; the same entry refused for the same reason is kept once, however often it is sent."""
@@ -43,25 +60,41 @@ class Quarantine:
         await self._collection.insert_many(list(documents.values()))
         for one in refused:
             REFUSED.labels(one.kind, one.faults[0].reason).inc()
+        self._new_entries += len(documents)
+        self._new_bytes += sum(len(document["entry"].encode()) for document in documents.values())
+        if self._new_entries > TRIM_SHARE * self._limits.entries or self._new_bytes > TRIM_SHARE * self._limits.byte_count:
+            await self.trim(now)
 
-    async def trim(self, now: datetime, *, most: int, oldest: timedelta) -> int:
+    async def trim(self, now: datetime) -> int:
         """Deletes what is too old, then the oldest of what is too much; returns how many went."""
-        deleted = await self._collection.delete_many({"receive_time": {"$lt": now - oldest}})
-        surplus = await self._collection.estimated_count() - most
-        if surplus <= 0:
-            return deleted
-        last = await self._collection.aggregate(
-            [{"$sort": {"receive_time": 1}}, {"$limit": surplus}, {"$group": {"_id": None, "newest": {"$max": "$receive_time"}}}]
-        )
-        if last:
-            deleted += await self._collection.delete_many({"receive_time": {"$lte": last[0]["newest"]}})
+        self._new_entries = self._new_bytes = 0
+        deleted = await self._collection.delete_many({"receive_time": {"$lt": now - self._limits.age}})
+        stats = await self._collection.aggregate([{"$collStats": {"storageStats": {}}}])  # one for each shard, and known at once
+        entries, byte_count = (sum(one["storageStats"][name] for one in stats) for name in ("count", "size"))
+        if entries > self._limits.entries or byte_count > self._limits.byte_count:
+            deleted += await self._delete_surplus()
+        return deleted
+
+    async def _delete_surplus(self) -> int:
+        """Walks from the newest to the oldest, and deletes from where there is no more room."""
+        room_entries, room_bytes, deleted = self._limits.entries, self._limits.byte_count, 0
+        newest_first: list[Document] = [{"$sort": {"receive_time": -1}}, {"$project": {"size": {"$bsonSize": "$$ROOT"}}}]
+        async for batch in self._collection.aggregate_batches(newest_first):
+            surplus = []
+            for one in batch:
+                room_entries -= 1
+                room_bytes -= one["size"]
+                if room_entries < 0 or room_bytes < 0:
+                    surplus.append(one["_id"])
+            if surplus:
+                deleted += await self._collection.delete_many({"_id": {"$in": surplus}})
         return deleted
 
 
 def _document(refused: Refused, now: datetime) -> Document:
     serialized = refused.entry.SerializeToString(deterministic=True)
     first = refused.faults[0]
-    text = _text_of(refused.entry)
+    text = _text_of(refused.entry).encode()
     # Its place in the call says nothing of the entry: sent again alone, it is the same one.
     identity = "\0".join((refused.kind, first.reason, first.field.partition("].")[2])).encode() + serialized
     return {
@@ -70,8 +103,8 @@ def _document(refused: Refused, now: datetime) -> Document:
         "entry_id": refused.entry_id[:256],
         "reason": first.reason,
         "faults": [{"field": fault.field, "reason": fault.reason, "description": fault.description} for fault in refused.faults[:20]],
-        "entry": text[:MAX_KEPT_CHARACTERS],
-        "cut": len(text) > MAX_KEPT_CHARACTERS,
+        "entry": text[:MAX_KEPT_BYTES].decode(errors="ignore"),
+        "cut": len(text) > MAX_KEPT_BYTES,
         "receive_time": now,
     }
 

@@ -70,7 +70,6 @@ async def keep_sweeping(mongo: Mongo, settings: RetentionSettings, stop: asyncio
         with contextlib.suppress(Unavailable):
             if deleted := await sweep(mongo, settings, clock()):
                 log.info("old entries deleted", count=deleted)
-            oldest = timedelta(days=settings.quarantine_days)
-            await Quarantine(mongo).trim(clock(), most=settings.quarantine_entries, oldest=oldest)
+            await Quarantine(mongo, settings.quarantine_limits()).trim(clock())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), settings.sweep_seconds)

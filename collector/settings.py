@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from pydantic import Field, model_validator
 
 from collector.labels import DEFAULT_RULES, Combination, LabelPolicy, LabelRule, ValueKind
+from collector.quarantine import QuarantineLimits
 from runtime.configuration import Section
 from runtime.rpc.server import RpcSettings
 
@@ -72,8 +74,17 @@ class RetentionSettings(Section):
     quarantine_entries: int = Field(100_000, ge=0)
     """Refused entries kept at most; the oldest go first."""
 
+    quarantine_bytes: int = Field(256 * 2**20, ge=2**20)
+    """Bytes that refused entries take at most, before MongoDB compresses them; the oldest go first. Of one entry 64 KiB are kept, and what
+    is longer is cut and cannot be replayed.
+    """
+
     sweep_seconds: float = Field(600.0, gt=0)
     """How often what is old enough is deleted."""
+
+    def quarantine_limits(self) -> QuarantineLimits:
+        """Those of the quarantine."""
+        return QuarantineLimits(entries=self.quarantine_entries, byte_count=self.quarantine_bytes, age=timedelta(days=self.quarantine_days))
 
 
 class CollectorSettings(RpcSettings):

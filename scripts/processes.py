@@ -58,6 +58,7 @@ def server(
             server=settings,
             collector=configuration.collector,
             labels=configuration.labels,
+            retention=configuration.retention,
             features=configuration.features,
             mongo=configuration.mongo,
             log_settings=configuration.log,

@@ -27,6 +27,8 @@ Reason = Annotated[str, typer.Option(help="Only entries refused for this reason,
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Result = TypeVar("Result")
 
+CUT = " (kept in part: it was too long)"
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -75,7 +77,9 @@ def list_refused(
     for entry in entries:
         first = entry["faults"][0]
         received = entry["receive_time"].strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(entry["_id"], received, entry["kind"], entry["entry_id"], f"{first['field']} {first['description']}"[:200])
+        table.add_row(
+            entry["_id"], received, entry["kind"], entry["entry_id"], f"{first['field']} {first['description']}"[:200] + CUT * entry["cut"]
+        )
     Console().print(table)
 
 
@@ -108,7 +112,7 @@ def replay_refused(
     query = {name: value for name, value in (("reason", reason), ("_id", quarantine_id)) if value}
 
     async def work(mongo: Mongo) -> Replay:
-        tracking = open_tracking(mongo, configuration.collector, configuration.labels)
+        tracking = open_tracking(mongo, configuration.collector, configuration.labels, configuration.retention)
         done = Replay()
         with steps(Console(stderr=True)) as progress:
             progress.step("replaying", await mongo.collection("quarantine").count(query, limit=10_000_000))

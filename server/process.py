@@ -10,7 +10,7 @@ from pathlib import Path
 
 from collector.process import open_ledger, open_tracking
 from collector.service import TrackingServicer
-from collector.settings import CollectorSettings, LabelSettings
+from collector.settings import CollectorSettings, LabelSettings, RetentionSettings
 from collector.tracking import utc_now
 from ranker.features.schema import default_schema
 from ranker.settings import FeatureSettings
@@ -64,6 +64,7 @@ async def run(
     server: ServerSettings,
     collector: CollectorSettings,
     labels: LabelSettings,
+    retention: RetentionSettings,
     features: FeatureSettings,
     mongo: MongoSettings,
     log_settings: LogSettings,
@@ -91,7 +92,7 @@ async def run(
             open_ledger(on.mongo, collector), capacity=server.slate_capacity, linger_seconds=server.slate_linger_seconds
         )
         news = UserNews(capacity=server.news_capacity, clock=utc_now)
-        tracking = open_tracking(on.mongo, collector, labels, tell=news.hear)
+        tracking = open_tracking(on.mongo, collector, labels, retention, tell=news.hear)
         store = ExperimentStore(on.mongo)
         running = RunningExperiments(store, poll_seconds=server.experiment_poll_seconds)
         await running.refresh()

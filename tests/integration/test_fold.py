@@ -352,15 +352,3 @@ class Silent:
     def step(self, description: str, total: int | None = None) -> None: ...
 
     def advance(self, count: int) -> None: ...
-
-
-async def test_quarantine_is_bounded_in_number_and_age(mongo: Mongo) -> None:
-    quarantine, tracking = Quarantine(mongo), tracking_of(mongo)
-    await tracking.track([Interaction(event_id=f"e{n}", user_id="u", item_id="i", type="nonsense") for n in range(20)])
-    await tracking.track([Interaction(event_id=f"e{n}", user_id="u", item_id="i", type="nonsense") for n in range(20)])
-    assert await mongo.collection("quarantine").count({}, limit=100) == 20
-    assert await quarantine.trim(NOW, most=100, oldest=timedelta(days=1)) == 0
-    await quarantine.trim(NOW, most=5, oldest=timedelta(days=1))
-    assert await mongo.collection("quarantine").count({}, limit=100) <= 5
-    await quarantine.trim(NOW + timedelta(days=2), most=5, oldest=timedelta(days=1))
-    assert await mongo.collection("quarantine").count({}, limit=100) == 0
