@@ -42,7 +42,7 @@ def server(
 
         rankloop server --port 0 --ready-file server.json
 
-        rankloop server --services ranking,catalog,stats,models     (tracking goes to `rankloop collector`)
+        rankloop server --services ranking,catalog,stats,models,experiments,export   (tracking goes to `rankloop collector`)
     """
     from server.process import run
 
