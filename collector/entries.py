@@ -96,6 +96,8 @@ def slate_document(entry: Slate, item_types: Mapping[str, str], now: datetime) -
             kept["score"] = item.score
         if item.HasField("propensity"):
             kept["propensity"] = item.propensity
+        if item.variant_id:
+            kept["variant_id"] = item.variant_id
         if item.tags:
             kept["tags"] = list(item.tags)
         if item.attributes:
@@ -227,6 +229,7 @@ def slate_message(document: Mapping[str, Any], columns: Sequence[str]) -> Slate:
             tags=stored.get("tags", []),
             attributes=attributes,
             features=features,
+            variant_id=stored.get("variant_id", ""),
         )
         if "score" in stored:
             item.score = stored["score"]

@@ -173,6 +173,9 @@ def slate_faults(entry: Slate, path: str, now: datetime) -> list[Violation]:
             faults.number(f"{place}.propensity", item.propensity, low=0.0, high=1.0)
             if item.propensity == 0.0:
                 faults.add(f"{place}.propensity", "OUT_OF_RANGE", "is 0; what was shown had a chance above 0")
+        faults.id(f"{place}.variant_id", item.variant_id, required=False)
+        if item.variant_id and not entry.experiment_id:
+            faults.add(f"{place}.variant_id", "INVALID", "is a variant of no experiment: the slate names none in `experiment_id`")
         if item.tags:
             faults.tags(f"{place}.tags", item.tags)
         if item.attributes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 
-from rankloop.v1.experiment_pb2 import Experiment
+from rankloop.v1.experiment_pb2 import EXPERIMENT_METHOD_INTERLEAVING, Experiment
 
 LAYER_SALT = ""
 """The salt of a user's place in a layer, the same for every experiment of it."""
@@ -49,6 +49,8 @@ class Because(StrEnum):
     """By the hash."""
     OVERRIDDEN = "overridden"
     """The plan names this user: a tester, who is not counted."""
+    INTERLEAVED = "interleaved"
+    """The experiment shows every user both of its variants in one slate: the user takes part and has none of them alone."""
     HELD_OUT = "held_out"
     """Of the share of the layer that no experiment touches."""
     ELSEWHERE = "elsewhere"
@@ -84,10 +86,15 @@ class Assignment:
 
     experiment_id: str
     variant_id: str
-    """Empty: none."""
+    """Empty: none, or both."""
     because: Because
     propensity: float | None = None
     """The probability with which a user of the experiment is given this variant by these shares: its weight. None: not by chance."""
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether the experiment has a say in what the user sees."""
+        return bool(self.variant_id) or self.because is Because.INTERLEAVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +117,8 @@ class Plan:
     """Places of the layer below this one belong to no experiment."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Variants of testers, by user id."""
+    interleaved: bool = False
+    """Whether everybody sees both variants, so that shares say nothing."""
     _ends: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _variants: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _weights: dict[str, float] = field(init=False, repr=False, compare=False)
@@ -142,6 +151,8 @@ class Plan:
             return Assignment(self.experiment_id, "", Because.HELD_OUT)
         if not any(span.start <= in_layer < span.end for span in self.layer_spans):
             return Assignment(self.experiment_id, "", Because.ELSEWHERE)
+        if self.interleaved:
+            return Assignment(self.experiment_id, "", Because.INTERLEAVED)
         variant_id = self._variants[bisect_right(self._ends, _place(self._before, user_id))]
         return Assignment(self.experiment_id, variant_id, Because.ASSIGNED, self._weights[variant_id])
 
@@ -160,9 +171,10 @@ def plan_of(experiment: Experiment) -> Plan:
         layer_spans=tuple(Span(one.start, one.end) for one in experiment.layer_spans),
         holdout=experiment.holdout,
         overrides=dict(experiment.overrides),
+        interleaved=experiment.method == EXPERIMENT_METHOD_INTERLEAVING,
     )
 
 
 def assignments(plans: Iterable[Plan], user_id: str) -> list[Assignment]:
-    """The user's assignments that have a variant; at most one per layer where the plans of a layer do not overlap."""
-    return [assignment for assignment in (plan.assign(user_id) for plan in plans) if assignment.variant_id]
+    """The experiments that the user takes part in; at most one per layer where the plans of a layer do not overlap."""
+    return [assignment for assignment in (plan.assign(user_id) for plan in plans) if assignment.takes_part]

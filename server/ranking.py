@@ -21,6 +21,7 @@ from ranker.prior import prior_order
 from ranker.rules.offered import OfferedCandidates
 from ranker.rules.ruling import Effect
 from ranker.validation import check
+from rankloop.assignment import Assignment, Because
 from rankloop.v1.ranking_pb2 import RankedItem, RankRequest, RankResponse
 from rankloop.worker.v1 import worker_pb2
 from rankloop.worker.v1.worker_pb2 import RankingParameters
@@ -29,7 +30,10 @@ from runtime.logs import get_logger
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
 from server.asked import Asked
-from server.experiments.running import RunningExperiments, counted
+from server.drafting import SLATES as INTERLEAVED_SLATES
+from server.drafting import Outcome, Ranked, drafted, outcome_of
+from server.experiments.interleaving import Team
+from server.experiments.running import Interleaving, RunningExperiments, Treatment, counted
 from server.news import UserNews
 from server.rankers import NoRanker, RankerPool
 from server.slates import SlateRecorder, slate_of
@@ -115,36 +119,63 @@ class Ranking:
 
     async def _rank_anew(self, request: RankRequest, ranking_id: str, limit_seconds: float) -> RankResponse:
         now = at_millisecond(self._clock())
-        served: worker_pb2.ServedItems | None = None
         started = time.perf_counter()
         treatment = self._experiments.treatment(request.surface, request.user_id)
-        parameters = treatment.over(self._surfaces.parameters(request.surface))
-        try:
-            if treatment.algorithm == PRIOR_SCORE:
-                response = by_prior(request, ranking_id, "", parameters)
-            else:
-                decided = worker_pb2.RankRequest(ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
-                if (heard := self._news.of(request.user_id)) is not None:
-                    decided.user_news_time.CopyFrom(to_timestamp(heard))
-                answer = await self._ask(request, decided, treatment.model_version, limit_seconds)
-                response, served = answer.response, answer.served
-        except NoRanker as error:
-            response = by_prior(request, ranking_id, error.reason, parameters)
+        pair, shown = treatment.interleaving, list(treatment.assignments)
+        if pair is None:
+            ranked = await self._ranked(request, ranking_id, treatment, now, limit_seconds)
+            named = shown[0] if shown else None
+        else:
+            ranked, variant_id = await self._interleaved(request, ranking_id, pair, now, limit_seconds)
+            named = Assignment(pair.experiment_id, variant_id, Because.INTERLEAVED)
+            shown = [named if one.experiment_id == pair.experiment_id else one for one in shown]
+        response = ranked.response
         ANSWERS.labels(response.fallback_reason).inc()
         note: Document = {}
-        if treatment.assignments:
-            first = treatment.assignments[0]
-            response.experiment_id, response.variant_id = first.experiment_id, first.variant_id
-            if first.propensity is not None:
-                response.variant_propensity = first.propensity
+        if named is not None:
+            response.experiment_id, response.variant_id = named.experiment_id, named.variant_id
+            if named.propensity is not None:
+                response.variant_propensity = named.propensity
             counted(treatment.assignments)
             note = {
-                "experiments": [experiment_note(one.experiment_id, one.variant_id, one.propensity) for one in treatment.assignments],
+                "experiments": [experiment_note(one.experiment_id, one.variant_id, one.propensity) for one in shown],
                 "rank_seconds": time.perf_counter() - started,
             }
         # The answer leaves first: what is written down is made when this call has nothing more to do.
-        self._recorder.record_soon(lambda: slate_of(request, response, served, now) | note)
+        self._recorder.record_soon(lambda: slate_of(request, response, ranked.served, now) | note)
         return response
+
+    async def _interleaved(
+        self, request: RankRequest, ranking_id: str, pair: Interleaving, now: datetime, limit_seconds: float
+    ) -> tuple[Ranked, str]:
+        """The slate of both rankings, or of the one that was to be had, and the variant whose it is; empty: nobody's alone."""
+        found = await asyncio.gather(
+            *(self._ranked(request, ranking_id, side, now, limit_seconds) for side in (pair.control, pair.treatment)),
+            return_exceptions=True,
+        )
+        control, treatment = (_or_raise(one) for one in found)
+        outcome = outcome_of(control, treatment)
+        INTERLEAVED_SLATES.labels(pair.experiment_id, outcome.value).inc()
+        if outcome is Outcome.DRAFTED:
+            names = {Team.CONTROL: pair.control_id, Team.TREATMENT: pair.treatment_id}
+            return drafted(request, control, treatment, names), ""
+        if outcome is Outcome.TREATMENT:
+            return treatment, pair.treatment_id
+        return control, pair.control_id if outcome is Outcome.CONTROL else ""
+
+    async def _ranked(self, request: RankRequest, ranking_id: str, treatment: Treatment, now: datetime, limit_seconds: float) -> Ranked:
+        """One ranking, with the parameters of a treatment; by prior where no worker brings it."""
+        parameters = treatment.over(self._surfaces.parameters(request.surface))
+        try:
+            if treatment.algorithm == PRIOR_SCORE:
+                return Ranked(by_prior(request, ranking_id, "", parameters), None, parameters)
+            decided = worker_pb2.RankRequest(ranking_id=ranking_id, request_time=to_timestamp(now), parameters=parameters)
+            if (heard := self._news.of(request.user_id)) is not None:
+                decided.user_news_time.CopyFrom(to_timestamp(heard))
+            answer = await self._ask(request, decided, treatment.model_version, limit_seconds)
+            return Ranked(answer.response, answer.served, parameters)
+        except NoRanker as error:
+            return Ranked(by_prior(request, ranking_id, error.reason, parameters), None, parameters)
 
     async def _ask(
         self, request: RankRequest, decided: worker_pb2.RankRequest, model_version: str, limit_seconds: float
@@ -174,6 +205,13 @@ class Ranking:
         self._answered[ranking_id] = response
         while len(self._answered) > self._repeat_capacity:
             self._answered.popitem(last=False)
+
+
+def _or_raise(found: Ranked | BaseException) -> Ranked:
+    """A ranking; what is wrong with the request is wrong for both, and told once."""
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def repeated_id(user_id: str, request_id: str) -> str:

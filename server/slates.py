@@ -46,8 +46,11 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
             "position": ranked.position,
             "score": ranked.score,
             "relevance": ranked.relevance,
-            "propensity": ranked.propensity,
         }
+        if ranked.propensity:  # of an interleaved slate it is not known
+            kept["propensity"] = ranked.propensity
+        if ranked.variant_id:
+            kept["variant_id"] = ranked.variant_id
         tier = served.tiers[place] if served else candidate.attributes.get("tier", "")
         if tier:
             kept["tier"] = tier
@@ -82,7 +85,7 @@ def slate_of(request: RankRequest, response: RankResponse, served: ServedItems |
         document["diversity_score"] = response.diversity_score
     if response.HasField("variant_propensity"):
         document["variant_propensity"] = response.variant_propensity
-    if served:
+    if served and served.schema_hash:
         document["features"] = served.features
         document["schema_hash"] = served.schema_hash
     if response.HasField("exploration"):

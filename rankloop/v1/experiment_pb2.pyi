@@ -54,6 +54,36 @@ EXPERIMENT_STATE_CONCLUDED: ExperimentState.ValueType  # 4
 """Ended with a verdict."""
 Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
 
+class _ExperimentMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExperimentMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExperimentMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPERIMENT_METHOD_UNSPECIFIED: _ExperimentMethod.ValueType  # 0
+    """As AB."""
+    EXPERIMENT_METHOD_AB: _ExperimentMethod.ValueType  # 1
+    """Every user sees one variant."""
+    EXPERIMENT_METHOD_INTERLEAVING: _ExperimentMethod.ValueType  # 2
+    """Every user sees both of two variants in one slate: their rankings pick items in turns (team draft), and a click counts for the ranking
+    whose pick it was. It tells which ranking is preferred, not by how much a rate would change, and needs far fewer users for that.
+    Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect.
+    """
+
+class ExperimentMethod(_ExperimentMethod, metaclass=_ExperimentMethodEnumTypeWrapper):
+    """How an experiment shows its variants to people."""
+
+EXPERIMENT_METHOD_UNSPECIFIED: ExperimentMethod.ValueType  # 0
+"""As AB."""
+EXPERIMENT_METHOD_AB: ExperimentMethod.ValueType  # 1
+"""Every user sees one variant."""
+EXPERIMENT_METHOD_INTERLEAVING: ExperimentMethod.ValueType  # 2
+"""Every user sees both of two variants in one slate: their rankings pick items in turns (team draft), and a click counts for the ranking
+whose pick it was. It tells which ranking is preferred, not by how much a rate would change, and needs far fewer users for that.
+Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect.
+"""
+Global___ExperimentMethod: _TypeAlias = ExperimentMethod  # noqa: Y015
+
 class _MetricKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -86,6 +116,10 @@ class _MetricKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricKind
     """Slates that no ranking worker answered ÷ slates. Lower is better."""
     METRIC_KIND_FALLBACK_RATIO: _MetricKind.ValueType  # 12
     """Slates that no model ranked ÷ slates. Lower is better."""
+    METRIC_KIND_PREFERENCE: _MetricKind.ValueType  # 13
+    """A user's clicked impressions of the treatment's picks − those of the control's, over all interleaved slates; mean over users. An
+    impression that is clicked twice counts once. The primary metric of INTERLEAVING, and of nothing else.
+    """
 
 class MetricKind(_MetricKind, metaclass=_MetricKindEnumTypeWrapper):
     """What a metric is made of. The user is the unit of every one; only what happens after a user's first slate in the experiment counts."""
@@ -116,6 +150,10 @@ METRIC_KIND_ERROR_RATE: MetricKind.ValueType  # 11
 """Slates that no ranking worker answered ÷ slates. Lower is better."""
 METRIC_KIND_FALLBACK_RATIO: MetricKind.ValueType  # 12
 """Slates that no model ranked ÷ slates. Lower is better."""
+METRIC_KIND_PREFERENCE: MetricKind.ValueType  # 13
+"""A user's clicked impressions of the treatment's picks − those of the control's, over all interleaved slates; mean over users. An
+impression that is clicked twice counts once. The primary metric of INTERLEAVING, and of nothing else.
+"""
 Global___MetricKind: _TypeAlias = MetricKind  # noqa: Y015
 
 class _MetricDirection:
@@ -210,6 +248,8 @@ class _AssignmentReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assi
     """Without a user id: none."""
     ASSIGNMENT_REASON_NOT_RUNNING: _AssignmentReason.ValueType  # 6
     """The experiment does not run: none."""
+    ASSIGNMENT_REASON_INTERLEAVED: _AssignmentReason.ValueType  # 7
+    """The experiment interleaves, and the user sees both variants: none of them alone."""
 
 class AssignmentReason(_AssignmentReason, metaclass=_AssignmentReasonEnumTypeWrapper):
     """Why a user has a variant, or none."""
@@ -228,6 +268,8 @@ ASSIGNMENT_REASON_ANONYMOUS: AssignmentReason.ValueType  # 5
 """Without a user id: none."""
 ASSIGNMENT_REASON_NOT_RUNNING: AssignmentReason.ValueType  # 6
 """The experiment does not run: none."""
+ASSIGNMENT_REASON_INTERLEAVED: AssignmentReason.ValueType  # 7
+"""The experiment interleaves, and the user sees both variants: none of them alone."""
 Global___AssignmentReason: _TypeAlias = AssignmentReason  # noqa: Y015
 
 class _Ruling:
@@ -333,7 +375,7 @@ class Variant(_message.Message):
     description: _builtins.str
     """What it is, for people."""
     weight: _builtins.float
-    """Its share of the experiment's users, 0 to 1; those of all variants add up to 1."""
+    """Its share of the experiment's users, 0 to 1; those of all variants add up to 1. Of INTERLEAVING: 0.5 or 0, since every user sees both."""
     @_builtins.property
     def parameters(self) -> Global___VariantParameters:
         """What it changes; absent: nothing."""
@@ -520,7 +562,7 @@ Global___PlaceShare: _TypeAlias = PlaceShare  # noqa: Y015
 
 @_typing.final
 class Experiment(_message.Message):
-    """An A/B test."""
+    """An A/B test, or two rankings interleaved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -576,6 +618,7 @@ class Experiment(_message.Message):
     PROMOTED_FIELD_NUMBER: _builtins.int
     BANDIT_FIELD_NUMBER: _builtins.int
     STOP_ON_BREACH_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """Its name, unique in the deployment, 1 to 256 bytes; empty on creation: one is made."""
     hypothesis: _builtins.str
@@ -616,6 +659,8 @@ class Experiment(_message.Message):
     """Whether the server stops it as soon as a guardrail is breached; why then stands in its history and its `verdict`. May change while it
     runs.
     """
+    method: Global___ExperimentMethod.ValueType
+    """How its variants are shown; empty: each user sees one."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
         """The arms, at least two."""
@@ -638,7 +683,7 @@ class Experiment(_message.Message):
 
     @_builtins.property
     def overrides(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Variants of testers, by user id. Testers are not counted. At most 1,000."""
+        """Variants of testers, by user id. Testers are not counted. At most 1,000. With INTERLEAVING a tester sees that variant's ranking alone."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -705,10 +750,11 @@ class Experiment(_message.Message):
         promoted: _builtins.bool = ...,
         bandit: Global___Bandit | None = ...,
         stop_on_breach: _builtins.bool = ...,
+        method: Global___ExperimentMethod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "create_time", b"create_time", "planned_effect", b"planned_effect", "primary_metric", b"primary_metric", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "control_variant_id", b"control_variant_id", "correction", b"correction", "create_time", b"create_time", "decide_by", b"decide_by", "etag", b"etag", "experiment_id", b"experiment_id", "guardrails", b"guardrails", "holdout", b"holdout", "hypothesis", b"hypothesis", "layer", b"layer", "layer_spans", b"layer_spans", "level", b"level", "overrides", b"overrides", "planned_effect", b"planned_effect", "planned_formula", b"planned_formula", "planned_users_per_variant", b"planned_users_per_variant", "primary_metric", b"primary_metric", "promoted", b"promoted", "salt", b"salt", "secondary_metrics", b"secondary_metrics", "shares", b"shares", "start_time", b"start_time", "state", b"state", "stop_on_breach", b"stop_on_breach", "stop_time", b"stop_time", "surface", b"surface", "traffic", b"traffic", "variants", b"variants", "verdict", b"verdict", "weight_periods", b"weight_periods", "winner_variant_id", b"winner_variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "control_variant_id", b"control_variant_id", "correction", b"correction", "create_time", b"create_time", "decide_by", b"decide_by", "etag", b"etag", "experiment_id", b"experiment_id", "guardrails", b"guardrails", "holdout", b"holdout", "hypothesis", b"hypothesis", "layer", b"layer", "layer_spans", b"layer_spans", "level", b"level", "method", b"method", "overrides", b"overrides", "planned_effect", b"planned_effect", "planned_formula", b"planned_formula", "planned_users_per_variant", b"planned_users_per_variant", "primary_metric", b"primary_metric", "promoted", b"promoted", "salt", b"salt", "secondary_metrics", b"secondary_metrics", "shares", b"shares", "start_time", b"start_time", "state", b"state", "stop_on_breach", b"stop_on_breach", "stop_time", b"stop_time", "surface", b"surface", "traffic", b"traffic", "variants", b"variants", "verdict", b"verdict", "weight_periods", b"weight_periods", "winner_variant_id", b"winner_variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1235,6 +1281,7 @@ class GetExperimentResultsResponse(_message.Message):
     MIXED_USER_COUNT_FIELD_NUMBER: _builtins.int
     ANONYMOUS_SLATE_COUNT_FIELD_NUMBER: _builtins.int
     TESTER_COUNT_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
     experiment_id: _builtins.str
     """The experiment."""
     segment_warning: _builtins.str
@@ -1273,6 +1320,10 @@ class GetExperimentResultsResponse(_message.Message):
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesPoint]:
         """The primary metric as it stood at the end of each day, for plots."""
 
+    @_builtins.property
+    def preference(self) -> Global___PreferenceResult:
+        """Which ranking users prefer; only of INTERLEAVING, where it stands in place of `variants`, `sample_ratio` and `metrics`."""
+
     def __init__(
         self,
         *,
@@ -1288,14 +1339,99 @@ class GetExperimentResultsResponse(_message.Message):
         mixed_user_count: _builtins.int = ...,
         anonymous_slate_count: _builtins.int = ...,
         tester_count: _builtins.int = ...,
+        preference: Global___PreferenceResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "sample_ratio", b"sample_ratio", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "preference", b"preference", "sample_ratio", b"sample_ratio", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_slate_count", b"anonymous_slate_count", "as_of_time", b"as_of_time", "experiment_id", b"experiment_id", "metrics", b"metrics", "mixed_user_count", b"mixed_user_count", "sample_ratio", b"sample_ratio", "segment_warning", b"segment_warning", "segments", b"segments", "series", b"series", "tester_count", b"tester_count", "variants", b"variants", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_slate_count", b"anonymous_slate_count", "as_of_time", b"as_of_time", "experiment_id", b"experiment_id", "metrics", b"metrics", "mixed_user_count", b"mixed_user_count", "preference", b"preference", "sample_ratio", b"sample_ratio", "segment_warning", b"segment_warning", "segments", b"segments", "series", b"series", "tester_count", b"tester_count", "variants", b"variants", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetExperimentResultsResponse: _TypeAlias = GetExperimentResultsResponse  # noqa: Y015
+
+@_typing.final
+class PreferenceResult(_message.Message):
+    """Which of two interleaved rankings users prefer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TREATMENT_VARIANT_ID_FIELD_NUMBER: _builtins.int
+    CONTROL_VARIANT_ID_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    SLATE_COUNT_FIELD_NUMBER: _builtins.int
+    TREATMENT_WIN_COUNT_FIELD_NUMBER: _builtins.int
+    CONTROL_WIN_COUNT_FIELD_NUMBER: _builtins.int
+    TIE_COUNT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SIGN_TEST_FIELD_NUMBER: _builtins.int
+    PAIRED_FIXED_FIELD_NUMBER: _builtins.int
+    PAIRED_SEQUENTIAL_FIELD_NUMBER: _builtins.int
+    LACKING_PREFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    SINGLE_SLATE_COUNT_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
+    treatment_variant_id: _builtins.str
+    """The variant that is held against the control."""
+    control_variant_id: _builtins.str
+    """The control."""
+    user_count: _builtins.int
+    """Users who saw an interleaved slate."""
+    slate_count: _builtins.int
+    """Interleaved slates that they saw."""
+    treatment_win_count: _builtins.int
+    """Users with more clicks on the treatment's picks than on the control's."""
+    control_win_count: _builtins.int
+    """Users with more clicks on the control's picks."""
+    tie_count: _builtins.int
+    """Users with as many on either, or none."""
+    share: _builtins.float
+    """(treatment's wins + half of the ties) ÷ users − 1/2, from −0.5 (all prefer the control) to 0.5; absent: nobody has seen a slate."""
+    lacking_preference_count: _builtins.int
+    """Users with a preference that are still needed before anything is concluded."""
+    single_slate_count: _builtins.int
+    """Slates of the experiment that were not interleaved, because one ranking was not to be had; they do not count."""
+    reading: _builtins.str
+    """How the tests are to be read."""
+    @_builtins.property
+    def sign_test(self) -> Global___TestResult:
+        """The exact binomial test of wins against losses, ties left out; its value is the treatment's share of the wins. Fixed horizon: right if
+        it is looked at once. Absent, like the two after it: nobody prefers anything yet, or all the same.
+        """
+
+    @_builtins.property
+    def paired_fixed(self) -> Global___TestResult:
+        """The t test of a user's mean PREFERENCE against 0, in clicked impressions. Fixed horizon."""
+
+    @_builtins.property
+    def paired_sequential(self) -> Global___TestResult:
+        """The same, always valid: you may look at this one every day. The verdict follows it."""
+
+    def __init__(
+        self,
+        *,
+        treatment_variant_id: _builtins.str = ...,
+        control_variant_id: _builtins.str = ...,
+        user_count: _builtins.int = ...,
+        slate_count: _builtins.int = ...,
+        treatment_win_count: _builtins.int = ...,
+        control_win_count: _builtins.int = ...,
+        tie_count: _builtins.int = ...,
+        share: _builtins.float | None = ...,
+        sign_test: Global___TestResult | None = ...,
+        paired_fixed: Global___TestResult | None = ...,
+        paired_sequential: Global___TestResult | None = ...,
+        lacking_preference_count: _builtins.int = ...,
+        single_slate_count: _builtins.int = ...,
+        reading: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "paired_fixed", b"paired_fixed", "paired_sequential", b"paired_sequential", "share", b"share", "sign_test", b"sign_test"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "control_variant_id", b"control_variant_id", "control_win_count", b"control_win_count", "lacking_preference_count", b"lacking_preference_count", "paired_fixed", b"paired_fixed", "paired_sequential", b"paired_sequential", "reading", b"reading", "share", b"share", "sign_test", b"sign_test", "single_slate_count", b"single_slate_count", "slate_count", b"slate_count", "tie_count", b"tie_count", "treatment_variant_id", b"treatment_variant_id", "treatment_win_count", b"treatment_win_count", "user_count", b"user_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share: _TypeAlias = _typing.Literal["share"]  # noqa: Y015
+    _WhichOneofArgType__share: _TypeAlias = _typing.Literal["_share", b"_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share) -> _WhichOneofReturnType__share | None: ...
+
+Global___PreferenceResult: _TypeAlias = PreferenceResult  # noqa: Y015
 
 @_typing.final
 class ExperimentVerdict(_message.Message):
@@ -1524,7 +1660,9 @@ class TestResult(_message.Message):
     HIGH_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     test: _builtins.str
-    """Which: `welch_t_absolute`, `welch_t_relative`, `always_valid_absolute`, `always_valid_log_ratio`."""
+    """Which: `welch_t_absolute`, `welch_t_relative`, `always_valid_absolute`, `always_valid_log_ratio`; of a preference `sign`, `paired_t`,
+    `always_valid_paired`.
+    """
     value: _builtins.float
     """The difference."""
     low: _builtins.float
@@ -1653,6 +1791,7 @@ class SegmentResult(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     COMPARISONS_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
     dimension: _builtins.str
     """The key, such as `device`."""
     value: _builtins.str
@@ -1665,6 +1804,10 @@ class SegmentResult(_message.Message):
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantComparison]:
         """Corrected for all segments together."""
 
+    @_builtins.property
+    def preference(self) -> Global___PreferenceResult:
+        """Of INTERLEAVING, in place of values and comparisons; not corrected."""
+
     def __init__(
         self,
         *,
@@ -1672,10 +1815,11 @@ class SegmentResult(_message.Message):
         value: _builtins.str = ...,
         values: _abc.Iterable[Global___VariantValue] | None = ...,
         comparisons: _abc.Iterable[Global___VariantComparison] | None = ...,
+        preference: Global___PreferenceResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preference", b"preference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "dimension", b"dimension", "value", b"value", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "dimension", b"dimension", "preference", b"preference", "value", b"value", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1690,6 +1834,7 @@ class SeriesPoint(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     COMPARISONS_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Up to here."""
@@ -1702,16 +1847,21 @@ class SeriesPoint(_message.Message):
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantComparison]:
         """Every other variant against the control."""
 
+    @_builtins.property
+    def preference(self) -> Global___PreferenceResult:
+        """Of INTERLEAVING, in place of values and comparisons."""
+
     def __init__(
         self,
         *,
         time: _timestamp_pb2.Timestamp | None = ...,
         values: _abc.Iterable[Global___VariantValue] | None = ...,
         comparisons: _abc.Iterable[Global___VariantComparison] | None = ...,
+        preference: Global___PreferenceResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preference", b"preference", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "time", b"time", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "preference", b"preference", "time", b"time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExperimentServiceStub:
-    """A/B tests of rankings: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
+    """A/B tests of rankings, and interleaving: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
     against the truth: docs/explanation/experiments.md.
     """
 
@@ -79,7 +79,7 @@ class ExperimentServiceStub:
 
 
 class ExperimentServiceServicer:
-    """A/B tests of rankings: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
+    """A/B tests of rankings, and interleaving: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
     against the truth: docs/explanation/experiments.md.
     """
 
@@ -192,7 +192,7 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExperimentService:
-    """A/B tests of rankings: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
+    """A/B tests of rankings, and interleaving: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
     against the truth: docs/explanation/experiments.md.
     """
 

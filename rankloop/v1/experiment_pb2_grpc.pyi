@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExperimentServiceStub:
-    """A/B tests of rankings: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
+    """A/B tests of rankings, and interleaving: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
     against the truth: docs/explanation/experiments.md.
     """
 
@@ -38,7 +38,7 @@ class ExperimentServiceStub:
     """The readout."""
 
 class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """A/B tests of rankings: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
+    """A/B tests of rankings, and interleaving: who gets what, what came of it, and what may be said about it. How the statistics work, and how they were held
     against the truth: docs/explanation/experiments.md.
     """
 

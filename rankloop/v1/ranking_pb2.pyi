@@ -640,6 +640,7 @@ class RankedItem(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     PROPENSITY_FIELD_NUMBER: _builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item."""
     position: _builtins.int
@@ -650,7 +651,11 @@ class RankedItem(_message.Message):
     """What the model gave it, on the model's own scale; its `prior_score` (0 without one) where no model ranked."""
     propensity: _builtins.float
     """The probability with which this item came to this position, given the request and what answered it; 1 without exploration, and for a
-    pinned item.
+    pinned item. 0 in an interleaved slate: it is not known there.
+    """
+    variant_id: _builtins.str
+    """In an interleaved slate: the variant of `experiment_id` whose pick the item is, and whose relevance, score and contributions these are;
+    empty for an item that both rankings pin there, and in every other slate.
     """
     @_builtins.property
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
@@ -667,10 +672,11 @@ class RankedItem(_message.Message):
         score: _builtins.float = ...,
         propensity: _builtins.float = ...,
         contributions: _abc.Iterable[Global___Contribution] | None = ...,
+        variant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "item_id", b"item_id", "position", b"position", "propensity", b"propensity", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "item_id", b"item_id", "position", b"position", "propensity", b"propensity", "relevance", b"relevance", "score", b"score", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,19 +703,19 @@ class RankResponse(_message.Message):
     ranking_id: _builtins.str
     """The slate's id; send it along with the interactions that follow."""
     model_version: _builtins.str
-    """The model that ranked; empty: none did."""
+    """The model that ranked; empty: none did, or the rankings of an interleaved slate come from two."""
     algorithm: _builtins.str
-    """How the slate came about: `lambdarank`, `prior_score`, or `caller_order` where candidates bring no prior."""
+    """How the slate came about: `lambdarank`, `prior_score`, `caller_order` where candidates bring no prior, or `interleaved`."""
     ml_ranking_applied: _builtins.bool
-    """Whether a model ranked."""
+    """Whether a model ranked; of an interleaved slate, at least one of its rankings."""
     fallback_reason: _builtins.str
     """Why no model ranked: NO_MODEL, RANKER_UNAVAILABLE, RANKER_TIMEOUT, RANKER_OVERLOADED, RANKER_FAILED; empty: one did."""
     diversity_score: _builtins.float
-    """1 − mean pairwise similarity of the returned items, 0 to 1; absent for fewer than two items."""
+    """1 − mean pairwise similarity of the returned items, 0 to 1; absent for fewer than two items, and in an interleaved slate."""
     experiment_id: _builtins.str
-    """The experiment the user is in; empty: none."""
+    """The experiment the user is in; empty: none. Of several, the one that interleaves, else the oldest."""
     variant_id: _builtins.str
-    """The user's variant; empty: none."""
+    """The variant whose ranking the slate is; empty: no experiment, or an interleaved slate, whose items say whose pick they are."""
     variant_propensity: _builtins.float
     """The probability with which the user was given `variant_id`, among those in the experiment: the variant's weight at that time. Items'
     propensities hold within the variant. Absent: no variant, or a tester's.
@@ -720,7 +726,7 @@ class RankResponse(_message.Message):
 
     @_builtins.property
     def exploration(self) -> Global___ExplorationRecord:
-        """How chance had a say in it; absent: not at all."""
+        """How chance had a say in it; absent: not at all, or not known of an interleaved slate."""
 
     @_builtins.property
     def rule_effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleEffect]:
@@ -820,7 +826,9 @@ class RuleEffect(_message.Message):
     item_id: _builtins.str
     """Which item."""
     position_before: _builtins.int
-    """Where the item would stand without any rule, and without chance; 0: not in the slate."""
+    """Where the item would stand without any rule, and without chance; 0: not in the slate. In an interleaved slate: in the ranking whose
+    pick it is.
+    """
     position: _builtins.int
     """Where it stands; 0: not in the slate."""
     def __init__(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankloop/v1/tracking.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x03\n\x0bInteraction\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12.\n\noccur_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nranking_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\nsession_id\x18\t \x01(\t\x12\x11\n\titem_type\x18\n \x01(\t\x12\x0f\n\x07surface\x18\x0b \x01(\t\x12\x15\n\rdropoff_point\x18\x0c \x01(\t\x12\x36\n\x07\x63ontext\x18\r \x03(\x0b\x32%.rankloop.v1.Interaction.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_valueB\x0b\n\t_position\"\x96\x03\n\x05Slate\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\x11\n\talgorithm\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12-\n\tshow_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63ontext\x18\x08 \x03(\x0b\x32\x1f.rankloop.v1.Slate.ContextEntry\x12%\n\x05items\x18\t \x03(\x0b\x32\x16.rankloop.v1.SlateItem\x12\x15\n\rexperiment_id\x18\n \x01(\t\x12\x12\n\nvariant_id\x18\x0b \x01(\t\x12\x1f\n\x12variant_propensity\x18\x0c \x01(\x01H\x00\x88\x01\x01\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_variant_propensity\"\xed\x02\n\tSlateItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\titem_type\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x05\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\npropensity\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12:\n\nattributes\x18\x07 \x03(\x0b\x32&.rankloop.v1.SlateItem.AttributesEntry\x12\x36\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32$.rankloop.v1.SlateItem.FeaturesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_scoreB\r\n\x0b_propensity\"\xc6\x02\n\x07Outcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x19\n\x0c\x62\x65\x66ore_value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07item_id\x18\x06 \x01(\t\x12\x12\n\nranking_id\x18\x07 \x01(\t\x12.\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\nattributes\x18\t \x03(\x0b\x32$.rankloop.v1.Outcome.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_before_valueB\x08\n\x06_value\"\xa0\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07\x62rowser\x18\x06 \x01(\t\x12\r\n\x05pages\x18\x07 \x03(\t\x12\x32\n\x07\x63ontext\x18\x08 \x03(\x0b\x32!.rankloop.v1.Session.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"J\n\x18TrackInteractionsRequest\x12.\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x18.rankloop.v1.Interaction\"v\n\x19TrackInteractionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"9\n\x13RecordSlatesRequest\x12\"\n\x06slates\x18\x01 \x03(\x0b\x32\x12.rankloop.v1.Slate\"q\n\x14RecordSlatesResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"?\n\x15RecordOutcomesRequest\x12&\n\x08outcomes\x18\x01 \x03(\x0b\x32\x14.rankloop.v1.Outcome\"s\n\x16RecordOutcomesResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"<\n\x13StartSessionRequest\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session\"=\n\x14StartSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session\"d\n\x11\x45ndSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05pages\x18\x03 \x03(\t\";\n\x12\x45ndSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session2\xc9\x03\n\x0fTrackingService\x12\x62\n\x11TrackInteractions\x12%.rankloop.v1.TrackInteractionsRequest\x1a&.rankloop.v1.TrackInteractionsResponse\x12S\n\x0cRecordSlates\x12 .rankloop.v1.RecordSlatesRequest\x1a!.rankloop.v1.RecordSlatesResponse\x12Y\n\x0eRecordOutcomes\x12\".rankloop.v1.RecordOutcomesRequest\x1a#.rankloop.v1.RecordOutcomesResponse\x12S\n\x0cStartSession\x12 .rankloop.v1.StartSessionRequest\x1a!.rankloop.v1.StartSessionResponse\x12M\n\nEndSession\x12\x1e.rankloop.v1.EndSessionRequest\x1a\x1f.rankloop.v1.EndSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arankloop/v1/tracking.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x03\n\x0bInteraction\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12.\n\noccur_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nranking_id\x18\x07 \x01(\t\x12\x15\n\x08position\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\nsession_id\x18\t \x01(\t\x12\x11\n\titem_type\x18\n \x01(\t\x12\x0f\n\x07surface\x18\x0b \x01(\t\x12\x15\n\rdropoff_point\x18\x0c \x01(\t\x12\x36\n\x07\x63ontext\x18\r \x03(\x0b\x32%.rankloop.v1.Interaction.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_valueB\x0b\n\t_position\"\x96\x03\n\x05Slate\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\x11\n\talgorithm\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12-\n\tshow_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63ontext\x18\x08 \x03(\x0b\x32\x1f.rankloop.v1.Slate.ContextEntry\x12%\n\x05items\x18\t \x03(\x0b\x32\x16.rankloop.v1.SlateItem\x12\x15\n\rexperiment_id\x18\n \x01(\t\x12\x12\n\nvariant_id\x18\x0b \x01(\t\x12\x1f\n\x12variant_propensity\x18\x0c \x01(\x01H\x00\x88\x01\x01\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_variant_propensity\"\x81\x03\n\tSlateItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x11\n\titem_type\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x05\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\npropensity\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12:\n\nattributes\x18\x07 \x03(\x0b\x32&.rankloop.v1.SlateItem.AttributesEntry\x12\x36\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32$.rankloop.v1.SlateItem.FeaturesEntry\x12\x12\n\nvariant_id\x18\t \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_scoreB\r\n\x0b_propensity\"\xc6\x02\n\x07Outcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x19\n\x0c\x62\x65\x66ore_value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07item_id\x18\x06 \x01(\t\x12\x12\n\nranking_id\x18\x07 \x01(\t\x12.\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\nattributes\x18\t \x03(\x0b\x32$.rankloop.v1.Outcome.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_before_valueB\x08\n\x06_value\"\xa0\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07\x62rowser\x18\x06 \x01(\t\x12\r\n\x05pages\x18\x07 \x03(\t\x12\x32\n\x07\x63ontext\x18\x08 \x03(\x0b\x32!.rankloop.v1.Session.ContextEntry\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"J\n\x18TrackInteractionsRequest\x12.\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x18.rankloop.v1.Interaction\"v\n\x19TrackInteractionsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"9\n\x13RecordSlatesRequest\x12\"\n\x06slates\x18\x01 \x03(\x0b\x32\x12.rankloop.v1.Slate\"q\n\x14RecordSlatesResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"?\n\x15RecordOutcomesRequest\x12&\n\x08outcomes\x18\x01 \x03(\x0b\x32\x14.rankloop.v1.Outcome\"s\n\x16RecordOutcomesResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12(\n\x08rejected\x18\x03 \x03(\x0b\x32\x16.rankloop.v1.Rejection\"<\n\x13StartSessionRequest\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session\"=\n\x14StartSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session\"d\n\x11\x45ndSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05pages\x18\x03 \x03(\t\";\n\x12\x45ndSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.rankloop.v1.Session2\xc9\x03\n\x0fTrackingService\x12\x62\n\x11TrackInteractions\x12%.rankloop.v1.TrackInteractionsRequest\x1a&.rankloop.v1.TrackInteractionsResponse\x12S\n\x0cRecordSlates\x12 .rankloop.v1.RecordSlatesRequest\x1a!.rankloop.v1.RecordSlatesResponse\x12Y\n\x0eRecordOutcomes\x12\".rankloop.v1.RecordOutcomesRequest\x1a#.rankloop.v1.RecordOutcomesResponse\x12S\n\x0cStartSession\x12 .rankloop.v1.StartSessionRequest\x1a!.rankloop.v1.StartSessionResponse\x12M\n\nEndSession\x12\x1e.rankloop.v1.EndSessionRequest\x1a\x1f.rankloop.v1.EndSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,41 +53,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLATE_CONTEXTENTRY']._serialized_start=404
   _globals['_SLATE_CONTEXTENTRY']._serialized_end=450
   _globals['_SLATEITEM']._serialized_start=885
-  _globals['_SLATEITEM']._serialized_end=1250
-  _globals['_SLATEITEM_ATTRIBUTESENTRY']._serialized_start=1127
-  _globals['_SLATEITEM_ATTRIBUTESENTRY']._serialized_end=1176
-  _globals['_SLATEITEM_FEATURESENTRY']._serialized_start=1178
-  _globals['_SLATEITEM_FEATURESENTRY']._serialized_end=1225
-  _globals['_OUTCOME']._serialized_start=1253
-  _globals['_OUTCOME']._serialized_end=1579
-  _globals['_OUTCOME_ATTRIBUTESENTRY']._serialized_start=1127
-  _globals['_OUTCOME_ATTRIBUTESENTRY']._serialized_end=1176
-  _globals['_SESSION']._serialized_start=1582
-  _globals['_SESSION']._serialized_end=1870
+  _globals['_SLATEITEM']._serialized_end=1270
+  _globals['_SLATEITEM_ATTRIBUTESENTRY']._serialized_start=1147
+  _globals['_SLATEITEM_ATTRIBUTESENTRY']._serialized_end=1196
+  _globals['_SLATEITEM_FEATURESENTRY']._serialized_start=1198
+  _globals['_SLATEITEM_FEATURESENTRY']._serialized_end=1245
+  _globals['_OUTCOME']._serialized_start=1273
+  _globals['_OUTCOME']._serialized_end=1599
+  _globals['_OUTCOME_ATTRIBUTESENTRY']._serialized_start=1147
+  _globals['_OUTCOME_ATTRIBUTESENTRY']._serialized_end=1196
+  _globals['_SESSION']._serialized_start=1602
+  _globals['_SESSION']._serialized_end=1890
   _globals['_SESSION_CONTEXTENTRY']._serialized_start=404
   _globals['_SESSION_CONTEXTENTRY']._serialized_end=450
-  _globals['_REJECTION']._serialized_start=1872
-  _globals['_REJECTION']._serialized_end=1968
-  _globals['_TRACKINTERACTIONSREQUEST']._serialized_start=1970
-  _globals['_TRACKINTERACTIONSREQUEST']._serialized_end=2044
-  _globals['_TRACKINTERACTIONSRESPONSE']._serialized_start=2046
-  _globals['_TRACKINTERACTIONSRESPONSE']._serialized_end=2164
-  _globals['_RECORDSLATESREQUEST']._serialized_start=2166
-  _globals['_RECORDSLATESREQUEST']._serialized_end=2223
-  _globals['_RECORDSLATESRESPONSE']._serialized_start=2225
-  _globals['_RECORDSLATESRESPONSE']._serialized_end=2338
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=2340
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2403
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2405
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2520
-  _globals['_STARTSESSIONREQUEST']._serialized_start=2522
-  _globals['_STARTSESSIONREQUEST']._serialized_end=2582
-  _globals['_STARTSESSIONRESPONSE']._serialized_start=2584
-  _globals['_STARTSESSIONRESPONSE']._serialized_end=2645
-  _globals['_ENDSESSIONREQUEST']._serialized_start=2647
-  _globals['_ENDSESSIONREQUEST']._serialized_end=2747
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=2749
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=2808
-  _globals['_TRACKINGSERVICE']._serialized_start=2811
-  _globals['_TRACKINGSERVICE']._serialized_end=3268
+  _globals['_REJECTION']._serialized_start=1892
+  _globals['_REJECTION']._serialized_end=1988
+  _globals['_TRACKINTERACTIONSREQUEST']._serialized_start=1990
+  _globals['_TRACKINTERACTIONSREQUEST']._serialized_end=2064
+  _globals['_TRACKINTERACTIONSRESPONSE']._serialized_start=2066
+  _globals['_TRACKINTERACTIONSRESPONSE']._serialized_end=2184
+  _globals['_RECORDSLATESREQUEST']._serialized_start=2186
+  _globals['_RECORDSLATESREQUEST']._serialized_end=2243
+  _globals['_RECORDSLATESRESPONSE']._serialized_start=2245
+  _globals['_RECORDSLATESRESPONSE']._serialized_end=2358
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=2360
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2423
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2425
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2540
+  _globals['_STARTSESSIONREQUEST']._serialized_start=2542
+  _globals['_STARTSESSIONREQUEST']._serialized_end=2602
+  _globals['_STARTSESSIONRESPONSE']._serialized_start=2604
+  _globals['_STARTSESSIONRESPONSE']._serialized_end=2665
+  _globals['_ENDSESSIONREQUEST']._serialized_start=2667
+  _globals['_ENDSESSIONREQUEST']._serialized_end=2767
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=2769
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=2828
+  _globals['_TRACKINGSERVICE']._serialized_start=2831
+  _globals['_TRACKINGSERVICE']._serialized_end=3288
 # @@protoc_insertion_point(module_scope)

@@ -175,7 +175,7 @@ class Slate(_message.Message):
     experiment_id: _builtins.str
     """The experiment it belongs to; empty: none."""
     variant_id: _builtins.str
-    """The variant of that experiment; empty: none."""
+    """The variant of that experiment; empty: none, or an interleaved slate, whose items say whose pick they are."""
     variant_propensity: _builtins.float
     """The probability, above 0 and at most 1, with which the user was given that variant: its weight at that time. Absent: unknown, no
     variant, or a tester's.
@@ -272,6 +272,7 @@ class SlateItem(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item shown, 1 to 256 bytes."""
     item_type: _builtins.str
@@ -282,6 +283,10 @@ class SlateItem(_message.Message):
     """What the ranking gave it, on the ranking's own scale; absent: not said."""
     propensity: _builtins.float
     """The probability, above 0 and at most 1, with which the ranking put this item at this position; absent: unknown."""
+    variant_id: _builtins.str
+    """In an interleaved slate: the variant of the slate's `experiment_id` whose pick the item is; empty: nobody's, or the slate is of one
+    ranking. At most 256 bytes.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The item's tags, at most 64."""
@@ -305,10 +310,11 @@ class SlateItem(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        variant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "_score", b"_score", "propensity", b"propensity", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "_score", b"_score", "attributes", b"attributes", "features", b"features", "item_id", b"item_id", "item_type", b"item_type", "position", b"position", "propensity", b"propensity", "score", b"score", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_propensity", b"_propensity", "_score", b"_score", "attributes", b"attributes", "features", b"features", "item_id", b"item_id", "item_type", b"item_type", "position", b"position", "propensity", b"propensity", "score", b"score", "tags", b"tags", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__propensity: _TypeAlias = _typing.Literal["propensity"]  # noqa: Y015
     _WhichOneofArgType__propensity: _TypeAlias = _typing.Literal["_propensity", b"_propensity"]  # noqa: Y015

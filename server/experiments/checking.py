@@ -11,6 +11,7 @@ from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from runtime.errors import InvalidInput, Violation
 from server.experiments.allocation import SUM_TOLERANCE, checked_weights
 from server.experiments.bandit import FLOOR
+from server.experiments.method import interleaves, method_faults
 from server.experiments.metrics import CAPPED, KINDS, WITH_PAST, name_of
 
 MAX_ID_BYTES = 256
@@ -39,6 +40,7 @@ def check(experiment: pb.Experiment) -> None:
         *_metrics(experiment),
         *_overrides(experiment),
         *_bandit(experiment),
+        *method_faults(experiment),
     ]
     if found:
         raise InvalidInput(found)
@@ -68,6 +70,8 @@ def _numbers(experiment: pb.Experiment) -> Iterator[Violation]:
         yield _fault("holdout", "OUT_OF_RANGE", f"is {experiment.holdout:g}; expected 0 to below 1")
     if experiment.level and not 0 < experiment.level < 0.5:
         yield _fault("level", "OUT_OF_RANGE", f"is {experiment.level:g}; expected above 0 to below 0.5, 0.05 as a rule")
+    if interleaves(experiment):
+        return
     if experiment.decide_by == pb.DECIDE_BY_FIXED_HORIZON and not experiment.HasField("planned_effect"):
         yield _fault("planned_effect", "MISSING", "is required to decide at the planned size")
     if experiment.HasField("planned_effect"):

@@ -10,11 +10,11 @@ Radlinski and Yue, "Large-scale validation and analysis of interleaved search ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from scipy import stats
+from scipy import special
 
 from rankloop.assignment import place_of
 from server.inference.difference import LEVEL, Difference, Result, Scale, welch
@@ -42,14 +42,39 @@ def coin_of(ranking_id: str) -> Callable[[int], bool]:
     return lambda turn: place_of("interleaving", ranking_id, str(turn)) < 0.5
 
 
-def team_draft(control: Sequence[str], treatment: Sequence[str], length: int, control_first: Callable[[int], bool]) -> list[Pick]:
+class Room:
+    """How many items of a type there may be in a slate; types without an entry, and items without a type, are free."""
+
+    def __init__(self, room: Mapping[str, int], types: Mapping[str, str]) -> None:
+        """`room` is by type, `types` by item."""
+        self._left = dict(room)
+        self._types = types
+
+    def take(self, item_id: str) -> bool:
+        """Takes an item in; False: there is no room for it."""
+        item_type = self._types.get(item_id, "")
+        left = self._left.get(item_type)
+        if left is None:
+            return True
+        self._left[item_type] = left - 1
+        return left > 0
+
+
+ROOM_FOR_ALL = Room({}, {})
+
+
+def team_draft(
+    control: Sequence[str], treatment: Sequence[str], length: int, control_first: Callable[[int], bool], room: Room = ROOM_FOR_ALL
+) -> list[Pick]:
     """The slate: in every round either ranking adds its best item that is not yet there.
 
     Args:
-        control: item ids, best first, none twice.
+        control: item ids, best first, none twice. The first `length` are enough, also where types have bounds, if they keep them: of so
+            many items one is always left that is not taken and that there is room for.
         treatment: likewise; the same items as a rule.
         length: of the slate at most; fewer if the rankings have fewer.
         control_first: by round, from 0 on.
+        room: what bounds types; an item that there is no room for is passed over for good.
     """
     rankings = {Team.CONTROL: iter(control), Team.TREATMENT: iter(treatment)}
     picks: list[Pick] = []
@@ -60,7 +85,7 @@ def team_draft(control: Sequence[str], treatment: Sequence[str], length: int, co
         for team in (first, Team.TREATMENT if first is Team.CONTROL else Team.CONTROL):
             if len(picks) == length or team not in rankings:
                 continue
-            item_id = next((one for one in rankings[team] if one not in taken), None)
+            item_id = next((one for one in rankings[team] if one not in taken and room.take(one)), None)
             if item_id is None:
                 del rankings[team]  # it has nothing left; the other goes on alone
                 continue
@@ -108,14 +133,20 @@ def preference(
         return None
     error = float((credits.covariance[0, 0] / users) ** 0.5)
     found = Difference(Scale.ABSOLUTE, float(credits.mean[0]), error, users - 1.0, users)
-    exact = stats.binomtest(treatment_wins, wins)
-    ends = exact.proportion_ci(1.0 - level)
     return Preference(
         treatment_wins,
         control_wins,
         users - wins,
         (treatment_wins + 0.5 * (users - wins)) / users - 0.5,
-        Result("sign", treatment_wins / wins, float(ends.low), float(ends.high), float(exact.pvalue)),
+        _sign_test(treatment_wins, wins, level),
         replace(welch(found, level), name="paired_t"),
         replace(sequential(found, level, tuning_users), name="always_valid_paired"),
     )
+
+
+def _sign_test(won: int, count: int, level: float) -> Result:
+    """The exact binomial test against 1/2, two-sided, and the interval of Clopper and Pearson."""
+    low = float(special.betaincinv(won, count - won + 1, level / 2.0)) if won else 0.0
+    high = float(special.betaincinv(won + 1, count - won, 1.0 - level / 2.0)) if won < count else 1.0
+    p_value = min(1.0, 2.0 * float(special.bdtr(min(won, count - won), count, 0.5)))
+    return Result("sign", won / count, low, high, p_value)

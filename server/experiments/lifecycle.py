@@ -12,6 +12,7 @@ from runtime.errors import FailedPrecondition, InvalidInput
 from runtime.timestamps import to_timestamp
 from server.experiments.allocation import first_shares, layer_spans, moved_shares
 from server.experiments.checking import check
+from server.experiments.method import fill_method, interleaves
 from server.experiments.metrics import KINDS
 from server.inference import power
 from server.inference.difference import LEVEL
@@ -129,11 +130,14 @@ def started(draft: pb.Experiment, running: Iterable[pb.Experiment], now: datetim
         running: the experiments that run already.
 
     Raises:
-        FailedPrecondition: it is no draft, or its layer has not as many users left where their surfaces meet.
+        FailedPrecondition: it is no draft, its layer has not as many users left where their surfaces meet, or it interleaves where another
+            experiment interleaves for the same users.
     """
     if draft.state != pb.EXPERIMENT_STATE_DRAFT:
         state = pb.ExperimentState.Name(draft.state).removeprefix("EXPERIMENT_STATE_").lower()
         raise FailedPrecondition(f"{draft.experiment_id} is {state}; only a draft can be started", reason="NOT_A_DRAFT")
+    running = list(running)
+    _check_interleaving(draft, running)
     beside = [one for one in running if one.layer == draft.layer and meet(one.surface, draft.surface)]
     taken = [Span(span.start, span.end) for one in beside for span in one.layer_spans]
     holdout = max([draft.holdout, *(one.holdout for one in beside)])
@@ -203,9 +207,10 @@ def sealed(experiment: pb.Experiment) -> pb.Experiment:
 
 
 def _filled(wanted: pb.Experiment, experiment_id: str) -> pb.Experiment:
-    check(wanted)
     new = pb.Experiment()
     new.CopyFrom(wanted)
+    fill_method(new)
+    check(new)
     for name in SET_BY_SERVER:
         new.ClearField(name)  # type: ignore[arg-type]
     new.experiment_id = experiment_id
@@ -214,6 +219,19 @@ def _filled(wanted: pb.Experiment, experiment_id: str) -> pb.Experiment:
     new.control_variant_id = new.control_variant_id or new.variants[0].variant_id
     _plan_size(new)
     return new
+
+
+def _check_interleaving(draft: pb.Experiment, running: Iterable[pb.Experiment]) -> None:
+    """A slate holds two rankings and no four. In one layer nobody is in two experiments, so that only other layers matter."""
+    if not interleaves(draft):
+        return
+    for one in running:
+        if interleaves(one) and one.layer != draft.layer and meet(one.surface, draft.surface):
+            raise FailedPrecondition(
+                f"{one.experiment_id} interleaves the slates of the same surface in another layer, and one slate holds no more than two "
+                f"rankings: stop it, or put {draft.experiment_id} into its layer, {one.layer}, and give each a part of the users (traffic)",
+                reason="INTERLEAVED_ALREADY",
+            )
 
 
 def _plan_size(experiment: pb.Experiment) -> None:

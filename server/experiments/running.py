@@ -35,6 +35,11 @@ class InForce:
     parameters: dict[str, pb.VariantParameters]
     """By variant."""
 
+    @property
+    def treatment_id(self) -> str:
+        """Of an experiment that interleaves: the variant that is not the control."""
+        return next(name for name in self.parameters if name != self.experiment.control_variant_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
@@ -44,6 +49,8 @@ class Treatment:
     """Oldest experiment first; one per layer."""
     parameters: Sequence[pb.VariantParameters] = ()
     """What wins first."""
+    interleaving: Interleaving | None = None
+    """Two rankings for one slate, in place of the parameters; None: one ranking."""
 
     @property
     def algorithm(self) -> str:
@@ -73,6 +80,19 @@ class Treatment:
         return merged
 
 
+@dataclass(frozen=True, slots=True)
+class Interleaving:
+    """What the two rankings of a slate shall be like."""
+
+    experiment_id: str
+    control_id: str
+    treatment_id: str
+    """The variants."""
+    control: Treatment
+    treatment: Treatment
+    """With the parameters of other experiments that the user takes part in, which are the same in both."""
+
+
 NOTHING = Treatment()
 
 
@@ -90,23 +110,42 @@ class RunningExperiments:
         """What holds for a user on a surface."""
         if not self._in_force and not self._promoted:
             return NOTHING
-        assignments, parameters = [], []
+        assignments: list[Assignment] = []
+        parameters: list[pb.VariantParameters] = []
+        both: InForce | None = None  # what interleaves; its control's parameters are written down, at this place
+        place = 0
         layers: set[str] = set()
         for one in self._in_force:
             if one.experiment.surface and one.experiment.surface != surface:
                 continue
             found = one.plan.assign(user_id)
-            if found.variant_id and one.plan.layer not in layers:
-                layers.add(one.plan.layer)
-                assignments.append(found)
-                parameters.append(one.parameters[found.variant_id])
+            if not found.takes_part or one.plan.layer in layers or (found.because is Because.INTERLEAVED and both is not None):
+                continue
+            layers.add(one.plan.layer)
+            assignments.append(found)
+            if found.because is Because.INTERLEAVED:
+                both, place = one, len(parameters)
+            parameters.append(one.parameters[found.variant_id or one.experiment.control_variant_id])
         for experiment in self._promoted:
             if meet(experiment.surface, surface):
                 winner = variant_of(experiment, experiment.winner_variant_id)
                 if winner is not None:
                     parameters.append(winner.parameters)
                 break
-        return Treatment(assignments, parameters)
+        if both is None:
+            return Treatment(assignments, parameters)
+        other = [*parameters[:place], both.parameters[both.treatment_id], *parameters[place + 1 :]]
+        return Treatment(
+            assignments,
+            parameters,
+            Interleaving(
+                both.experiment.experiment_id,
+                both.experiment.control_variant_id,
+                both.treatment_id,
+                Treatment(parameters=parameters),
+                Treatment(parameters=other),
+            ),
+        )
 
     async def refresh(self) -> None:
         """Reads what is in force.
@@ -136,7 +175,7 @@ class RunningExperiments:
 
 
 def counted(assignments: Sequence[Assignment]) -> None:
-    """Counts a slate for its variants; testers do not count."""
+    """Counts a slate for its variants; testers do not count, and interleaved slates are counted where they are made."""
     for one in assignments:
         if one.because is Because.ASSIGNED:
             ASSIGNED.labels(one.experiment_id, one.variant_id).inc()
