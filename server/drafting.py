@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from prometheus_client import Counter
-
 from ranker.parameters import resolve
 from ranker.rules.rule import Rules
 from rankloop.v1.ranking_pb2 import RULE_KIND_PIN, RankedItem, RankRequest, RankResponse, RuleEffect
@@ -16,12 +14,6 @@ from server.experiments.interleaving import ROOM_FOR_ALL, Pick, Room, Team, coin
 
 INTERLEAVED = "interleaved"
 """The algorithm of a drafted slate."""
-
-SLATES = Counter(
-    "rankloop_interleaved_slates",
-    "Slates of interleaving experiments: drafted from both rankings; control or treatment, where the other was not to be had; neither.",
-    ["experiment_id", "outcome"],
-)
 
 
 class Outcome(StrEnum):

@@ -30,7 +30,6 @@ from runtime.logs import get_logger
 from runtime.mongo import Document, Mongo
 from runtime.timestamps import at_millisecond, to_timestamp
 from server.asked import Asked
-from server.drafting import SLATES as INTERLEAVED_SLATES
 from server.drafting import Outcome, Ranked, drafted, outcome_of
 from server.experiments.interleaving import Team
 from server.experiments.running import Interleaving, RunningExperiments, Treatment, counted
@@ -47,6 +46,11 @@ LOOKUP_SECONDS = 0.25
 PRIOR_SCORE = "prior_score"
 
 ANSWERS = Counter("rankloop_rank_answers", "Slates returned, by why no model ranked them (empty: one did).", ["fallback_reason"])
+INTERLEAVED = Counter(
+    "rankloop_interleaved_slates",
+    "Slates of interleaving experiments: drafted from both rankings; control or treatment, where the other was not to be had; neither.",
+    ["experiment_id", "outcome"],
+)
 
 
 class Ranking:
@@ -155,7 +159,7 @@ class Ranking:
         )
         control, treatment = (_or_raise(one) for one in found)
         outcome = outcome_of(control, treatment)
-        INTERLEAVED_SLATES.labels(pair.experiment_id, outcome.value).inc()
+        INTERLEAVED.labels(pair.experiment_id, outcome.value).inc()
         if outcome is Outcome.DRAFTED:
             names = {Team.CONTROL: pair.control_id, Team.TREATMENT: pair.treatment_id}
             return drafted(request, control, treatment, names), ""

@@ -32,15 +32,10 @@ def answer(
 ) -> pb.GetExperimentResultsResponse:
     """The readout without segments and series."""
     control = experiment.control_variant_id
-    response = pb.GetExperimentResultsResponse(
+    return pb.GetExperimentResultsResponse(
         experiment_id=experiment.experiment_id,
         as_of_time=to_timestamp(as_of),
-        verdict=pb.ExperimentVerdict(
-            ruling=RULINGS[verdict.ruling],
-            sentence=verdict.sentence,
-            winner_variant_id=verdict.winner_id,
-            breaches=[f"{variant_id}: {guardrail}" for variant_id, guardrail in verdict.breached],
-        ),
+        verdict=verdict_message(verdict),
         variants=[
             pb.VariantCounts(
                 variant_id=group.variant_id,
@@ -65,9 +60,19 @@ def answer(
             for one in readout.metrics
         ],
     )
+
+
+def verdict_message(verdict: Verdict) -> pb.ExperimentVerdict:
+    """What may be said."""
+    message = pb.ExperimentVerdict(
+        ruling=RULINGS[verdict.ruling],
+        sentence=verdict.sentence,
+        winner_variant_id=verdict.winner_id,
+        breaches=[f"{variant_id}: {guardrail}" for variant_id, guardrail in verdict.breached],
+    )
     if verdict.expected_time is not None:
-        response.verdict.expected_time.CopyFrom(to_timestamp(verdict.expected_time))
-    return response
+        message.expected_time.CopyFrom(to_timestamp(verdict.expected_time))
+    return message
 
 
 def segment_message(segment: Segment, control: str) -> pb.SegmentResult:
@@ -109,10 +114,10 @@ def comparisons_message(comparisons: Sequence[Comparison], control: str) -> list
         pb.VariantComparison(
             variant_id=one.variant_id,
             control_variant_id=control,
-            absolute_fixed=_test(one.absolute.fixed_horizon) if one.absolute else None,
-            absolute_sequential=_test(one.absolute.sequential) if one.absolute else None,
-            relative_fixed=_test(one.relative.fixed_horizon) if one.relative else None,
-            relative_sequential=_test(one.relative.sequential) if one.relative else None,
+            absolute_fixed=test_message(one.absolute.fixed_horizon) if one.absolute else None,
+            absolute_sequential=test_message(one.absolute.sequential) if one.absolute else None,
+            relative_fixed=test_message(one.relative.fixed_horizon) if one.relative else None,
+            relative_sequential=test_message(one.relative.sequential) if one.relative else None,
             corrected_fixed_p_value=one.fixed_p_value,
             corrected_sequential_p_value=one.sequential_p_value,
             chance_to_win=one.chance_to_win,
@@ -125,5 +130,6 @@ def comparisons_message(comparisons: Sequence[Comparison], control: str) -> list
     ]
 
 
-def _test(result: Result) -> pb.TestResult:
+def test_message(result: Result) -> pb.TestResult:
+    """One test."""
     return pb.TestResult(test=result.name, value=result.value, low=result.low, high=result.high, p_value=result.p_value)

@@ -19,7 +19,9 @@ from server.experiments import lifecycle
 from server.experiments.answer import answer, point_message, segment_message
 from server.experiments.breakdown import by_segment, by_time
 from server.experiments.gathering import Gathering
+from server.experiments.method import interleaves
 from server.experiments.metrics import design_of
+from server.experiments.preference_answer import preference_answer
 from server.experiments.readout import read, read_periods
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
@@ -180,8 +182,10 @@ class Experiments:
             as_of = to_datetime(experiment.stop_time)
         found = await Gathering(self._mongo, experiment, as_of=as_of, segment_by=request.segment_by).gather()
         design = design_of(experiment)
-        readout = read(design, found.groups) if len(found.periods) == 1 else read_periods(design, found.periods)
         start = to_datetime(experiment.start_time) if experiment.HasField("start_time") else to_datetime(experiment.create_time)
+        if interleaves(experiment):
+            return preference_answer(experiment, design, found, start, as_of)
+        readout = read(design, found.groups) if len(found.periods) == 1 else read_periods(design, found.periods)
         response = answer(experiment, readout, judge(design, readout, start_time=start, now=as_of), found.caps, as_of)
         control = experiment.control_variant_id
         if request.segment_by:

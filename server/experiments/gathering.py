@@ -14,6 +14,7 @@ from runtime.mongo import Mongo
 from runtime.timestamps import to_datetime
 from server.experiments.histories import Histories
 from server.experiments.history import History, values_of
+from server.experiments.method import groups_of
 from server.experiments.metrics import Asked, metrics_of
 from server.experiments.observed import Group, Observed, Period
 from server.inference.winsorising import Sketch, winsorised
@@ -77,7 +78,7 @@ class Gathering:
         self._slates = mongo.collection("slates")
         self._histories = Histories(mongo, experiment, with_context=bool(segment_by))
         self._experiment = experiment
-        self._variants = [variant.variant_id for variant in experiment.variants]
+        self._variants = groups_of(experiment)
         self._as_of = as_of
         self._segment_by = segment_by
         self._metrics = metrics_of(experiment)

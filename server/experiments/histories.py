@@ -12,6 +12,7 @@ from collector.entries import mapping
 from rankloop.v1 import experiment_pb2 as pb
 from runtime.mongo import Document, Mongo
 from server.experiments.history import PAST, Act, Answer, History, Visit
+from server.experiments.method import ALL_USERS, interleaves
 from server.experiments.metrics import metrics_of
 
 USERS_AT_ONCE = 500
@@ -37,6 +38,13 @@ class Histories:
         self._experiment_id = experiment.experiment_id
         self._with_context = with_context
         self._kinds = {one.definition.kind for one in metrics_of(experiment)}
+        self._teams: dict[str, int] = {}
+        """Of an experiment that interleaves: 1 for its treatment, −1 for its control."""
+        self._slate_columns = SLATE_COLUMNS
+        if interleaves(experiment):
+            control = experiment.control_variant_id
+            self._teams = {one.variant_id: -1 if one.variant_id == control else 1 for one in experiment.variants}
+            self._slate_columns = SLATE_COLUMNS | {"items.item_id": 1, "items.variant_id": 1}
         self.anonymous_slate_count = 0
         """Slates without a user, met by the last walk through all."""
 
@@ -62,7 +70,7 @@ class Histories:
     async def _slates_by_user(self, query: Mapping[str, Any], end: datetime | None) -> AsyncIterator[list[Document]]:
         """The slates of one user after the other, each user's by time."""
         rest: list[Document] = []
-        async for batch in self._slates.batches(query, SLATE_COLUMNS, sort=[("user_id", 1), ("show_time", 1)], hint="experiment"):
+        async for batch in self._slates.batches(query, self._slate_columns, sort=[("user_id", 1), ("show_time", 1)], hint="experiment"):
             rest += [slate for slate in batch if end is None or slate["show_time"] < end]
             groups = [list(slates) for _, slates in groupby(rest, key=lambda slate: slate["user_id"])]
             for slates in groups[:-1]:
@@ -84,14 +92,18 @@ class Histories:
         return Visit(
             slate["show_time"],
             slate["_id"],
-            next(one["variant"] for one in slate["experiments"] if one["id"] == self._experiment_id),
+            ALL_USERS if self._teams else next(one["variant"] for one in slate["experiments"] if one["id"] == self._experiment_id),
             len(slate["items"]),
             slate.get("ml_ranking_applied", True),
             slate.get("fallback_reason", ""),
             slate.get("diversity_score"),
             slate.get("rank_seconds"),
             tuple(mapping(slate.get("context", ())).items()) if self._with_context else (),
+            self._picks(slate["items"]) if self._teams else {},
         )
+
+    def _picks(self, items: list[Document]) -> dict[str, int]:
+        return {item["item_id"]: self._teams[item["variant_id"]] for item in items if item.get("variant_id") in self._teams}
 
     async def _filled(self, histories: list[History], end: datetime | None) -> list[History]:
         by_user = {history.user_id: history for history in histories}
@@ -100,6 +112,8 @@ class Histories:
         mine = {"user_id": {"$in": list(by_user)}, "occur_time": moments}
 
         async def interactions() -> None:
+            if self._teams:  # clicks upon slates are all that counts
+                return
             wanted = dict.fromkeys(("user_id", "occur_time", "type", "label", "value"), 1)
             async for batch in self._interactions.batches(mine, wanted):
                 for one in batch:
@@ -114,11 +128,12 @@ class Histories:
                         by_user[one["user_id"]].outcomes.append(Act(one["occur_time"], one["type"], one.get("value") or 0.0))
 
         async def answers() -> None:
-            if self._kinds & {pb.METRIC_KIND_CTR, pb.METRIC_KIND_TIME_TO_ACTION}:
+            if self._kinds & {pb.METRIC_KIND_CTR, pb.METRIC_KIND_TIME_TO_ACTION, pb.METRIC_KIND_PREFERENCE}:
                 wanted = dict.fromkeys(("ranking_id", "first_click_time", "first_act_time"), 1)
                 async for batch in self._attributions.batches({"ranking_id": {"$in": list(by_ranking)}}, wanted):
                     for one in batch:
-                        answer = Answer(one["ranking_id"], one.get("first_click_time"), one.get("first_act_time"))
+                        times = one.get("first_click_time"), one.get("first_act_time")
+                        answer = Answer(one["ranking_id"], *times, one["_id"]["item_id"])
                         by_ranking[one["ranking_id"]].answers.append(answer)
 
         await asyncio.gather(interactions(), outcomes(), answers())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -29,6 +29,8 @@ class Visit:
     diversity: float | None
     seconds: float | None
     context: Sequence[tuple[str, str]] = ()
+    picks: Mapping[str, int] = field(default_factory=dict)
+    """Of an interleaved slate: 1 for items that the treatment picked, −1 for those of the control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Answer:
     ranking_id: str
     click_time: datetime | None
     act_time: datetime | None
+    item_id: str = ""
 
 
 @dataclass(slots=True)
@@ -103,6 +106,8 @@ def _own(definition: pb.ExperimentMetric, history: History, start: datetime, end
     kind = definition.kind
     if kind in _OF_VISITS:
         return _of_visits(kind, history, [visit for visit in history.visits if start <= visit.time < end], end)
+    if kind == pb.METRIC_KIND_PREFERENCE:
+        return _preference(history, start, end)
     if kind == pb.METRIC_KIND_OUTCOME_VALUE:
         wanted = [act.amount for act in history.outcomes if start <= act.time < end and definition.type in ("", act.type)]
         return (float(sum(wanted)),)
@@ -126,6 +131,19 @@ def _own(definition: pb.ExperimentMetric, history: History, start: datetime, end
         return (sum(stars) / len(stars),) if stars else None
     back = start + RETURN
     return (float(any(time >= back for time in (*(act.time for act in acts), *(v.time for v in history.visits if v.time < end)))),)
+
+
+def _preference(history: History, start: datetime, end: datetime) -> tuple[float, ...] | None:
+    """The user's credit, whether it is the treatment's (1 or 0), whether the control's, and the interleaved slates; None: without any."""
+    picks = {visit.ranking_id: visit.picks for visit in history.visits if visit.picks and start <= visit.time < end}
+    if not picks:
+        return None
+    credit = sum(
+        picks[answer.ranking_id].get(answer.item_id, 0)
+        for answer in history.answers
+        if answer.ranking_id in picks and answer.click_time is not None and answer.click_time < end
+    )
+    return (float(credit), float(credit > 0), float(credit < 0), float(len(picks)))
 
 
 _OF_VISITS = {

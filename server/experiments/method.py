@@ -10,6 +10,14 @@ from runtime.errors import Violation
 EVERY_USER = 0.5
 """The weight of either interleaved variant; every user sees both."""
 
+ALL_USERS = ""
+"""The one group of users in which everybody sees both variants."""
+
+
+def groups_of(experiment: pb.Experiment) -> list[str]:
+    """By what users are told apart: their variants, unless they see both."""
+    return [ALL_USERS] if interleaves(experiment) else [variant.variant_id for variant in experiment.variants]
+
 
 def interleaves(experiment: pb.Experiment) -> bool:
     """Whether every user sees both variants in one slate."""

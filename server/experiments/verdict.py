@@ -99,7 +99,7 @@ def _too_early(design: Design, primary: MetricReadout, start_time: datetime, now
         when = expected_time(design.min_conversions - lacking, design.min_conversions, start_time=start_time, now=now)
         return (
             f"Too early: a variant has {design.min_conversions - lacking} of the {design.min_conversions} users with a value in "
-            f"{primary.metric.name} below which nothing is concluded. {_expected(when)}",
+            f"{primary.metric.name} below which nothing is concluded. {expected(when)}",
             when,
         )
     if any(one.absolute is None for one in primary.comparisons):
@@ -108,7 +108,7 @@ def _too_early(design: Design, primary: MetricReadout, start_time: datetime, now
         when = _planned_time(design, primary, start_time, now)
         return (
             f"Too early: the fixed-horizon test is read once, at {design.planned_users:,} users per variant; a variant has "
-            f"{_fewest(primary):,}. {_expected(when)}",
+            f"{_fewest(primary):,}. {expected(when)}",
             when,
         )
     return None
@@ -120,7 +120,8 @@ def _planned_time(design: Design, primary: MetricReadout, start_time: datetime, 
     return expected_time(_fewest(primary), design.planned_users, start_time=start_time, now=now)
 
 
-def _expected(when: datetime | None) -> str:
+def expected(when: datetime | None) -> str:
+    """When there will be enough, in words."""
     return "At no pace so far can a date be told." if when is None else f"Expected around {when:%Y-%m-%d} at the pace so far."
 
 
