@@ -67,7 +67,8 @@ class _ExperimentMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Expe
     EXPERIMENT_METHOD_INTERLEAVING: _ExperimentMethod.ValueType  # 2
     """Every user sees both of two variants in one slate: their rankings pick items in turns (team draft), and a click counts for the ranking
     whose pick it was. It tells which ranking is preferred, not by how much a rate would change, and needs far fewer users for that.
-    Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect.
+    Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect, no
+    bandit.
     """
 
 class ExperimentMethod(_ExperimentMethod, metaclass=_ExperimentMethodEnumTypeWrapper):
@@ -80,7 +81,8 @@ EXPERIMENT_METHOD_AB: ExperimentMethod.ValueType  # 1
 EXPERIMENT_METHOD_INTERLEAVING: ExperimentMethod.ValueType  # 2
 """Every user sees both of two variants in one slate: their rankings pick items in turns (team draft), and a click counts for the ranking
 whose pick it was. It tells which ranking is preferred, not by how much a rate would change, and needs far fewer users for that.
-Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect.
+Two variants; weights 0.5 each, or none; PREFERENCE as the primary metric, which is filled in; no other metrics, no planned effect, no
+bandit.
 """
 Global___ExperimentMethod: _TypeAlias = ExperimentMethod  # noqa: Y015
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import experiment_pb2_grpc
 from scripts.connection import DEFAULT_ADDRESS, Connection
+from scripts.experiments.preference_table import preference_table
 from scripts.model_calls import Json, Server, moment
 from scripts.simulation.failure import Failed
 
@@ -89,7 +90,10 @@ def list_experiments(
         return
     table = Table("experiment", "state", "surface", "layer", "variants", "started", box=None, pad_edge=False)
     for one in found:
-        weights = ", ".join(f"{variant.variant_id} {variant.weight:.0%}" for variant in one.variants)
+        weights = ", ".join(
+            variant.variant_id if _interleaves(one) else f"{variant.variant_id} {variant.weight:.0%}" for variant in one.variants
+        )
+        weights += ", interleaved" if _interleaves(one) else ""
         started = moment(one.start_time) if one.HasField("start_time") else ""
         table.add_row(one.experiment_id, _state(one), one.surface or "all", one.layer, weights, started)
     Console().print(table if found else "no experiments yet; `rankloop experiments create FILE` writes one")
@@ -171,7 +175,7 @@ def show_assignment(
         print(json.dumps(_as_json(found), indent=2))
         return
     reason = pb.AssignmentReason.Name(found.reason).removeprefix("ASSIGNMENT_REASON_").lower().replace("_", " ")
-    print(f"{found.variant_id or 'no variant'} ({reason})")
+    print(f"{found.variant_id or ('both variants' if found.reason == pb.ASSIGNMENT_REASON_INTERLEAVED else 'no variant')} ({reason})")
 
 
 def show_results(
@@ -187,6 +191,8 @@ def show_results(
         rankloop experiments results variety
 
         rankloop experiments results variety --by device --json
+
+        rankloop experiments results taste
     """
     request = pb.GetExperimentResultsRequest(experiment_id=name, segment_by=by or [])
 
@@ -199,6 +205,23 @@ def show_results(
         return
     console = Console()
     console.print(found.verdict.sentence, highlight=False, markup=False)
+    if found.HasField("preference"):
+        console.print(preference_table(found.preference, found.segments))
+        if found.segment_warning:
+            console.print(found.segment_warning, highlight=False, markup=False)
+        if found.preference.single_slate_count:
+            print(f"{found.preference.single_slate_count:,} slates are not counted: one of the two rankings was not to be had")
+    else:
+        _print_comparison(console, found)
+    if found.mixed_user_count or found.tester_count or found.anonymous_slate_count:
+        print(
+            f"left out: {found.mixed_user_count:,} users seen in more than one variant, {found.tester_count:,} testers, "
+            f"{found.anonymous_slate_count:,} slates without a user"
+        )
+
+
+def _print_comparison(console: Console, found: pb.GetExperimentResultsResponse) -> None:
+    """Users, then metric after metric, of variants that were shown to users of their own."""
     counts = Table("variant", "users", "expected", "slates", box=None, pad_edge=False)
     for variant in found.variants:
         expected = f"{variant.expected_user_count:,.0f}"
@@ -210,11 +233,6 @@ def show_results(
         console.print(_metric_table(f"{segment.dimension} = {segment.value}", "segment", segment.values, segment.comparisons))
     if found.segment_warning:
         console.print(found.segment_warning, highlight=False, markup=False)
-    if found.mixed_user_count or found.tester_count or found.anonymous_slate_count:
-        print(
-            f"left out: {found.mixed_user_count:,} users seen in more than one variant, {found.tester_count:,} testers, "
-            f"{found.anonymous_slate_count:,} slates without a user"
-        )
 
 
 def _metric_table(name: str, role: str, values: Any, comparisons: Any) -> Table:
@@ -258,7 +276,12 @@ def _print_experiment(experiment: pb.Experiment, as_json: bool) -> None:
         print(f"planned: {experiment.planned_users_per_variant:,} users per variant")
     for variant in experiment.variants:
         control = ", the control" if variant.variant_id == experiment.control_variant_id else ""
-        print(f"  {variant.variant_id}: {variant.weight:.1%} of the users{control}")
+        whom = "interleaved for every user" if _interleaves(experiment) else f"{variant.weight:.1%} of the users"
+        print(f"  {variant.variant_id}: {whom}{control}")
+
+
+def _interleaves(experiment: pb.Experiment) -> bool:
+    return experiment.method == pb.EXPERIMENT_METHOD_INTERLEAVING
 
 
 def _state(experiment: pb.Experiment) -> str:

@@ -74,6 +74,10 @@ def _interleaving_faults(experiment: pb.Experiment) -> Iterator[Violation]:
             )
     if experiment.HasField("planned_effect"):
         yield _fault("planned_effect", "OUT_OF_RANGE", "interleaving plans no size: its always-valid result may be looked at any day")
+    if experiment.HasField("bandit"):
+        yield _fault("bandit", "OUT_OF_RANGE", "moves weights, and interleaved variants have none: every user sees both")
+    if experiment.stop_on_breach:
+        yield _fault("stop_on_breach", "OUT_OF_RANGE", "is about guardrails, and interleaved variants share every slate")
     if experiment.decide_by == pb.DECIDE_BY_FIXED_HORIZON:
         yield _fault("decide_by", "OUT_OF_RANGE", "interleaving is decided by the always-valid result, DECIDE_BY_SEQUENTIAL")
 

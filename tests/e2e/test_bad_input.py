@@ -132,6 +132,8 @@ BAD_ENTRIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("slates", {"items": [SlateItem(item_id="a", score=NAN)]}, "items[0].score", "NOT_FINITE"),
     ("slates", {"items": [SlateItem(item_id="a", propensity=0.0)]}, "items[0].propensity", "OUT_OF_RANGE"),
     ("slates", {"items": [SlateItem(item_id="a", propensity=1.1)]}, "items[0].propensity", "OUT_OF_RANGE"),
+    ("slates", {"items": [SlateItem(item_id="a", variant_id="x")]}, "items[0].variant_id", "INVALID"),
+    ("slates", {"experiment_id": "e", "items": [SlateItem(item_id="a", variant_id=TOO_LONG)]}, "items[0].variant_id", "TOO_LONG"),
     ("slates", {"items": [SlateItem(item_id="a", position=-1)]}, "items[0].position", "OUT_OF_RANGE"),
     ("slates", {"items": [SlateItem(item_id="a", features={"x": INFINITY})]}, 'items[0].features["x"]', "NOT_FINITE"),
     (
@@ -667,6 +669,7 @@ SLATE_ITEMS = messages(
     tags=st.lists(TEXT, max_size=3),
     attributes=TEXTS,
     features=NUMBERS,
+    variant_id=TEXT,
 )
 SLATES = messages(
     slate,

@@ -81,6 +81,8 @@ async def fill(stack: Stack) -> tuple[str, str]:
             for place in range(3):
                 features = {"prior_score": chance.random(), f"own_{place}": float(n)}
                 slate.items.append(SlateItem(item_id=f"ex-i{place}", score=chance.random(), propensity=0.5, features=features))
+                if n % 4 == 1:  # an interleaved slate
+                    slate.items[place].variant_id = f"ex-v{place % 2}"
             slates.append(slate)
         chance.shuffle(slates)
         await client.tracking.RecordSlates(RecordSlatesRequest(slates=slates), timeout=CALL_SECONDS)

@@ -75,6 +75,8 @@ AB = {
         ({"secondary_metrics": [CTR]}, "secondary_metrics", "OUT_OF_RANGE"),
         ({"guardrails": [pb.ExperimentMetric(kind=pb.METRIC_KIND_LATENCY)]}, "guardrails", "OUT_OF_RANGE"),
         ({"planned_effect": pb.PlannedEffect(baseline=0.1, lift=0.1)}, "planned_effect", "OUT_OF_RANGE"),
+        ({"bandit": pb.Bandit()}, "bandit", "OUT_OF_RANGE"),
+        ({"stop_on_breach": True}, "stop_on_breach", "OUT_OF_RANGE"),
         ({"decide_by": pb.DECIDE_BY_FIXED_HORIZON}, "decide_by", "OUT_OF_RANGE"),
         (AB | {"primary_metric": PREFERENCE}, "primary_metric.kind", "OUT_OF_RANGE"),
         (AB | {"secondary_metrics": [PREFERENCE]}, "secondary_metrics[0].kind", "OUT_OF_RANGE"),
