@@ -13,7 +13,7 @@ from rankloop.v1 import experiment_pb2 as pb
 from rankloop.worker.v1.worker_pb2 import RankingParameters
 from runtime.errors import RankloopError
 from runtime.logs import get_logger
-from server.experiments.lifecycle import meet, variant_of
+from server.experiments.lifecycle import variant_of
 from server.experiments.store import ExperimentStore
 
 log = get_logger("server")
@@ -116,7 +116,7 @@ class RunningExperiments:
         place = 0
         layers: set[str] = set()
         for one in self._in_force:
-            if one.experiment.surface and one.experiment.surface != surface:
+            if not _is_about(one.experiment, surface):
                 continue
             found = one.plan.assign(user_id)
             if not found.takes_part or one.plan.layer in layers or (found.because is Because.INTERLEAVED and both is not None):
@@ -127,7 +127,7 @@ class RunningExperiments:
                 both, place = one, len(parameters)
             parameters.append(one.parameters[found.variant_id or one.experiment.control_variant_id])
         for experiment in self._promoted:
-            if meet(experiment.surface, surface):
+            if _is_about(experiment, surface):
                 winner = variant_of(experiment, experiment.winner_variant_id)
                 if winner is not None:
                     parameters.append(winner.parameters)
@@ -172,6 +172,11 @@ class RunningExperiments:
             except RankloopError as error:
                 STALE.set(1)
                 log.warning("experiments could not be read; users are assigned by the last known ones", reason=error.reason)
+
+
+def _is_about(experiment: pb.Experiment, surface: str) -> bool:
+    """Whether it has a say in slates of a surface; one without a surface in all."""
+    return not experiment.surface or experiment.surface == surface
 
 
 def counted(assignments: Sequence[Assignment]) -> None:

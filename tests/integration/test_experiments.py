@@ -73,6 +73,7 @@ async def test_a_life(mongo: Mongo) -> None:
     await experiments.stop(pb.StopExperimentRequest(experiment_id="variety", verdict="b it is", winner_variant_id="b", promote=True))
     promoted = running.treatment("home", "u-1")
     assert (list(promoted.assignments), promoted.algorithm) == ([], "prior_score")
+    assert running.treatment("search", "u-1").algorithm == running.treatment("", "u-1").algorithm == ""
     stopped, changes = await experiments.get("variety")
     assert stopped.state == pb.EXPERIMENT_STATE_CONCLUDED
     assert [(change.action, change.description) for change in changes] == [("create", ""), ("start", ""), ("stop", "b it is; promoted")]
