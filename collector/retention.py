@@ -30,6 +30,8 @@ DELETED = Counter("rankloop_retention_deleted_entries", "Ledger entries deleted 
 
 MOMENTS = {"interactions": "occur_time", "slates": "show_time", "sessions": "start_time"}
 """When an entry counts. None is more than a day ahead of when it was received, so the index over it finds what is old enough."""
+PACKS = {"interactions": "interaction_days", "slates": "times"}
+"""What statistics packed of them by the day."""
 
 
 async def cut_of(mongo: Mongo) -> datetime | None:
@@ -58,7 +60,8 @@ async def _sweep_kind(mongo: Mongo, kind: str, before: datetime) -> int:
         await collection.delete_many({"_id": {"$in": ids}})
         if kind == "slates":
             await mongo.collection("attributions").delete_many({"ranking_id": {"$in": ids}})
-            await mongo.collection("times").delete_many({"_id": {"$lt": day_of(newest)}})
+        if kind in PACKS:
+            await mongo.collection(PACKS[kind]).delete_many({"_id": {"$lte": day_of(newest)}})
         DELETED.labels(kind).inc(len(ids))
         total += len(ids)
     return total

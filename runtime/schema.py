@@ -134,6 +134,7 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
         indexes=(Index(name="revision", keys=(("_id.scope", ASCENDING), ("revision", ASCENDING))),),
     ),
     CollectionSchema(name="times", meaning="derived: times to action and completion, packed by the day of the impressions; _id is the day"),
+    CollectionSchema(name="interaction_days", meaning="derived: the interactions of a day as columns; _id is the day"),
     CollectionSchema(
         name="fold_receipts",
         meaning="what transactions of the fold took in, until the marks of those entries are gone; _id is the revision",
@@ -247,6 +248,11 @@ async def _digests(mongo: Mongo) -> None:
         await create_beside(mongo, name, "")
 
 
+async def _create_interaction_days(mongo: Mongo) -> None:
+    """Version 7: interactions of days, as columns."""
+    await create_beside(mongo, "interaction_days", "")
+
+
 MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (
     _create,
     _index_more,
@@ -254,6 +260,7 @@ MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (
     _experiments,
     _create_times,
     _digests,
+    _create_interaction_days,
 )
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
 
 from rankloop.v1 import stats_pb2 as pb
 from runtime.errors import InvalidInput
-from runtime.mongo import Document, Mongo
-from runtime.timestamps import to_timestamp
+from runtime.timestamps import EPOCH, to_timestamp
+from server.statistics.interaction_days import InteractionDays
 from server.statistics.period import Period
+from server.statistics.user_totals import Names, UserTotals
 
 MOST_USERS = 100_000
 """Users that can be paged through."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveUser:
+    """What a user did in a period."""
+
+    user_id: str
+    interactions: int
+    days: int
+    labels: float
+    """Their sum."""
+    latest: int
+    """Milliseconds since 1970."""
+
+
 ORDERS = {pb.USER_ORDER_INTERACTIONS: "interactions", pb.USER_ORDER_ACTIVE_DAYS: "days"}
 
 
@@ -29,37 +50,41 @@ def user_order(wanted: int) -> str:
     return ORDERS[pb.UserOrder.ValueType(wanted)]
 
 
-async def ranked_users(mongo: Mongo, order: str, period: Period) -> list[Document]:
-    """Users with `_id`, `interactions`, `days`, `labels` (their sum) and `last`, the most active first. The database sums up."""
-    query = {"occur_time": {"$gte": period.start, "$lt": period.end}, "pending": {"$exists": False}}
-    counted = {"interactions": {"$sum": 1}, "labels": {"$sum": "$label"}, "last": {"$max": "$occur_time"}}
-    day = {"$dateTrunc": {"date": "$occur_time", "unit": "day"}}
-    per_user = {"interactions": {"$sum": "$interactions"}, "labels": {"$sum": "$labels"}, "last": {"$max": "$last"}, "days": {"$sum": 1}}
-    pipeline: list[Document] = [
-        {"$match": query},
-        {"$group": {"_id": {"user": "$user_id", "day": day}, **counted}},
-        {"$group": {"_id": "$_id.user", **per_user}},
-        {"$sort": {order: -1, "_id": 1}},
-        {"$limit": MOST_USERS},
+async def ranked_users(days: InteractionDays, order: str, period: Period) -> list[ActiveUser]:
+    """The most active first, at most MOST_USERS."""
+    totals = UserTotals(period, Names())
+    async for day, columns in days.over(period):
+        await asyncio.to_thread(totals.feed, day, columns)
+    return await asyncio.to_thread(_ranked, totals, order)
+
+
+def _ranked(totals: UserTotals, order: str) -> list[ActiveUser]:
+    by = totals.counts if order == "interactions" else totals.days
+    places = np.flatnonzero(totals.counts)
+    if len(places) > MOST_USERS:
+        # Everybody as active as the last one that has room: among those the id decides.
+        least = np.partition(by[places], -MOST_USERS)[-MOST_USERS]
+        places = places[by[places] >= least]
+    names = totals.users.listed()
+    ranked = sorted(places.tolist(), key=lambda place: (-by[place], names[place]))[:MOST_USERS]
+    return [
+        ActiveUser(names[place], int(totals.counts[place]), int(totals.days[place]), float(totals.labels[place]), int(totals.latest[place]))
+        for place in ranked
     ]
-    ranked: list[Document] = []
-    async for batch in mongo.collection("interactions").aggregate_batches(pipeline):
-        ranked += batch
-    return ranked
 
 
-def page_of(ranked: Sequence[Document], order: str, last: tuple[int, str] | None, limit: int) -> tuple[list[Document], bool]:
+def page_of(ranked: Sequence[ActiveUser], order: str, last: tuple[int, str] | None, limit: int) -> tuple[list[ActiveUser], bool]:
     """What follows `last`, at most `limit`, and whether there is more."""
-    following = ranked if last is None else [one for one in ranked if (-one[order], one["_id"]) > (-last[0], last[1])]
+    following = ranked if last is None else [one for one in ranked if (-getattr(one, order), one.user_id) > (-last[0], last[1])]
     return list(following[:limit]), len(following) > limit
 
 
-def active_user(found: Document) -> pb.ActiveUser:
+def active_user(found: ActiveUser) -> pb.ActiveUser:
     """Its figures."""
     return pb.ActiveUser(
-        user_id=found["_id"],
-        interaction_count=found["interactions"],
-        active_day_count=found["days"],
-        avg_engagement=found["labels"] / found["interactions"],
-        last_interaction_time=to_timestamp(found["last"]),
+        user_id=found.user_id,
+        interaction_count=found.interactions,
+        active_day_count=found.days,
+        avg_engagement=found.labels / found.interactions,
+        last_interaction_time=to_timestamp(EPOCH + timedelta(milliseconds=found.latest)),
     )

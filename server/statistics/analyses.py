@@ -17,20 +17,21 @@ from runtime.mongo import Mongo
 from runtime.timestamps import at_millisecond, to_duration
 from server.paging import last_of, page_size, token_after
 from server.statistics import active_users, top_items
-from server.statistics.activity import active_counts, cohorts, read_activity, usages
+from server.statistics.activity import Activity, newcomers_of
 from server.statistics.attributed import add_costs, add_slates, applications, read_results
 from server.statistics.counted import Counted
-from server.statistics.figures import ratio
+from server.statistics.engagement import engagement
 from server.statistics.frame import Frame, check_id, check_ids
 from server.statistics.funnel import funnel_rows
-from server.statistics.intervals import wilson
+from server.statistics.interaction_days import InteractionDays
 from server.statistics.outcomes import MIN_STORY_USERS, Telling, goal_metrics, type_rows
 from server.statistics.period import DAY, Period
-from server.statistics.population import Population, read_population, read_values
+from server.statistics.population import Population, population_in, read_population, read_values, window_of
 from server.statistics.pseudonyms import pseudonyms
 from server.statistics.quality import MOST_DAYS, quality_rows, read_exposure
 from server.statistics.remembered import Remembered
-from server.statistics.sessions import page_uses, read_visits, session_metrics
+from server.statistics.sessions import Sessions, around, read_stated
+from server.statistics.user_totals import Names, UserTotals, bounds_of
 
 MAX_TYPES = 64
 MAX_STORIES = 100
@@ -52,6 +53,7 @@ class Analyses:
         self._remembered = remembered
         self._clock = clock
         self._frame = Frame(mongo, clock)
+        self._days = InteractionDays(mongo)
 
     async def top_items(self, request: pb.ListTopItemsRequest) -> pb.ListTopItemsResponse:
         """A page of the best items."""
@@ -80,13 +82,13 @@ class Analyses:
         last = last_of(request.page_token, question, float, str)
 
         async def rank() -> Any:
-            return await active_users.ranked_users(self._mongo, order, period), as_of
+            return await active_users.ranked_users(self._days, order, period), as_of
 
         ranked, as_of = await self._remembered.get(("active users", order, period), rank)
         page, more = active_users.page_of(ranked, order, (int(last[0]), last[1]) if last else None, limit)
         answer = pb.ListActiveUsersResponse(users=[active_users.active_user(one) for one in page])
         if more:
-            answer.next_page_token = token_after(question, [page[-1][order], page[-1]["_id"]])
+            answer.next_page_token = token_after(question, [getattr(page[-1], order), page[-1].user_id])
         return await self._frame.framed(answer, period, as_of)
 
     async def outcomes(self, request: pb.GetOutcomeMetricsRequest) -> pb.GetOutcomeMetricsResponse:
@@ -148,42 +150,23 @@ class Analyses:
 
     async def _population(self, end: datetime) -> Population:
         async def count() -> Population:
-            return await read_population(self._mongo, end, at_millisecond(self._clock()))
+            return await read_population(self._days, end, at_millisecond(self._clock()))
 
         return await self._remembered.get(("population", end), count, stale_seconds=POPULATION_STALE_SECONDS, costly_seconds=0.0)
 
     async def _engaged(self, period: Period, span: timedelta, as_of: datetime) -> pb.GetEngagementResponse:
-        # Side by side: each reads the period's entries, and waits for the database most of the time.
-        activity, visits, population = await asyncio.gather(
-            read_activity(self._mongo, period, span), read_visits(self._mongo, period), read_population(self._mongo, period.end, as_of)
-        )
-        pages = activity.used["page"]
-        for page, by_user in page_uses(visits).items():
-            pages[page].update(by_user)
-        days, weeks, months = active_counts(activity.days)
-        active = activity.latest.keys()
-        monthly = activity.active_since(period.end - 30 * DAY) if period.end - period.start > 30 * DAY else len(active)
-        daily = activity.active_since(period.end - DAY) if period.end - period.start > DAY else len(active)
-        weekly = activity.active_since(period.end - 7 * DAY) if period.end - period.start > 7 * DAY else len(active)
-        return pb.GetEngagementResponse(
-            active_user_count=len(active),
-            new_user_count=len(activity.newcomers),
-            interaction_count=sum(by_user.total() for by_user in activity.types.values()),
-            daily_active_user_count=daily,
-            weekly_active_user_count=weekly,
-            monthly_active_user_count=monthly,
-            stickiness=ratio(daily, monthly),
-            stickiness_interval=wilson(daily, monthly),
-            days=days,
-            weeks=weeks,
-            months=months,
-            sessions=session_metrics(visits),
-            pages=usages(pages, active),
-            features=usages(activity.used["feature"], active),
-            interaction_types=usages(activity.types, active),
-            cohorts=cohorts(activity, period, span),
-            scores=population.distribution(),
-        )
+        users = Names()
+        activity = Activity(period, span, users)
+        sessions = Sessions(period, users, await read_stated(self._mongo, period))
+        lately = UserTotals(window_of(period.end), users)
+        near = around(period)
+        async for day, columns in self._days.over(Period(min(near.start, lately.period.start), near.end)):
+            await asyncio.to_thread(activity.feed, day, columns)
+            await asyncio.to_thread(lately.feed, day, columns)
+            await sessions.feed(self._mongo, day, columns.within(*bounds_of(near, day)))
+        sessions.finish()
+        newcomers = await newcomers_of(self._mongo, activity)
+        return await asyncio.to_thread(engagement, activity, sessions, newcomers, population_in(lately, as_of))
 
     async def _measured(
         self, period: Period, types: frozenset[str], rule: int, window: timedelta, telling: Telling

@@ -19,7 +19,8 @@ def clustered_wilson(users: Iterable[tuple[int, int]]) -> Interval | None:
     over that of n independent trials (Dean and Pagano 2015). d is at least 1, and where every trial ended the same way n ÷ d is the number
     of users, since nothing is known of how alike trials of one user are.
     """
-    pairs = np.array([pair for pair in users if pair[1] > 0], dtype=np.float64).reshape(-1, 2)
+    pairs = np.array(users if isinstance(users, np.ndarray) else list(users), dtype=np.float64).reshape(-1, 2)
+    pairs = pairs[pairs[:, 1] > 0]
     trials = float(pairs[:, 1].sum())
     if not trials:
         return None

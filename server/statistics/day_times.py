@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.mongo import Document
-from server.statistics.period import HOUR
 
 Values = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]
@@ -21,7 +19,6 @@ NOT_MEASURED = -1
 DAY_HOURS = range(24)
 COUNTERS = ("acted", "action_milliseconds", "completed", "completion_milliseconds")
 MARK_BYTES = 16
-MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +56,9 @@ class DayTimes:
         )
 
     @property
-    def size(self) -> int:
-        """How many impressions; at least 1, since a day without any takes up room, too."""
-        return 1 + len(self.hours)
+    def byte_count(self) -> int:
+        """What it takes, packed or in memory, roughly."""
+        return sum(column.nbytes for column in (self.type_places, self.hours, self.action, self.completion))
 
     def stale(self, marks: Mapping[int, bytes]) -> list[int]:
         """Hours whose values changed since they were read."""
@@ -113,17 +110,6 @@ def marks_of(tallies: Collection[Document]) -> dict[int, bytes]:
             if any(numbers):
                 found.setdefault(int(hour), []).append((tally["_id"]["key"], numbers))
     return {hour: hashlib.blake2b(repr(sorted(some)).encode(), digest_size=MARK_BYTES).digest() for hour, some in found.items()}
-
-
-def stretches(hours: Collection[int]) -> list[tuple[timedelta, timedelta]]:
-    """Where stretches of hours without a gap start and end, from the day's beginning."""
-    found: list[tuple[int, int]] = []
-    for hour in sorted(hours):
-        if found and found[-1][1] == hour:
-            found[-1] = found[-1][0], hour + 1
-        else:
-            found.append((hour, hour + 1))
-    return [(start * HOUR, end * HOUR) for start, end in found]
 
 
 def _places(types: tuple[str, ...], among: tuple[str, ...]) -> Integers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloop.v1 import stats_pb2 as pb
-from runtime.mongo import Document, Mongo
-from runtime.timestamps import EPOCH, to_timestamp
+from runtime.mongo import Mongo
+from runtime.timestamps import to_timestamp
+from server.statistics.interaction_days import InteractionDays
 from server.statistics.period import Period
+from server.statistics.user_totals import Names, UserTotals, milliseconds_of
 
 SPAN = timedelta(days=28)
 PARTS = ("recency", "frequency", "depth", "breadth")
@@ -65,15 +68,23 @@ def values_of(moments: Iterable[datetime], types: Iterable[str]) -> tuple[float,
     if not listed:
         return None
     days = len({moment.date() for moment in listed})
-    return float(_milliseconds(max(listed))), float(days), len(listed) / days, float(len(set(types)))
+    return float(milliseconds_of(max(listed))), float(days), len(listed) / days, float(len(set(types)))
 
 
-def population_of(users: Sequence[tuple[float, float, float, float]], as_of: datetime) -> Population:
+def population_of(users: Sequence[Sequence[float]] | Floats, as_of: datetime) -> Population:
     """Of the four values of each user."""
     raw = np.array(users, dtype=np.float64).reshape(-1, len(PARTS)).T
     parts = np.sort(raw, axis=1)
     ranks = np.array([_ranks(row, values) for row, values in zip(parts, raw, strict=True)])
     return Population(parts, np.sort(ranks.mean(axis=0)), as_of)
+
+
+def population_in(totals: UserTotals, as_of: datetime) -> Population:
+    """Of everybody active in a window."""
+    active = totals.counts > 0
+    counts, days = totals.counts[active], totals.days[active]
+    values = np.stack([totals.latest[active], days, counts / np.maximum(1, days), totals.types()[active]], axis=1)
+    return population_of(values, as_of)
 
 
 def window_of(end: datetime) -> Period:
@@ -82,28 +93,12 @@ def window_of(end: datetime) -> Period:
     return Period(end - SPAN if end - beginning > SPAN else beginning, end)
 
 
-async def read_population(mongo: Mongo, end: datetime, as_of: datetime) -> Population:
-    """Everybody active in the 28 days before `end`. The database sums up."""
-    window = window_of(end)
-    day = {"$dateTrunc": {"date": "$occur_time", "unit": "day"}}
-    pipeline: list[Document] = [
-        {"$match": {"occur_time": {"$gte": window.start, "$lt": window.end}}},
-        {
-            "$group": {
-                "_id": {"user": "$user_id", "day": day},
-                "n": {"$sum": 1},
-                "last": {"$max": "$occur_time"},
-                "t": {"$addToSet": "$type"},
-            }
-        },
-        {"$group": {"_id": "$_id.user", "n": {"$sum": "$n"}, "last": {"$max": "$last"}, "days": {"$sum": 1}, "t": {"$push": "$t"}}},
-    ]
-    users: list[tuple[float, float, float, float]] = []
-    async for batch in mongo.collection("interactions").aggregate_batches(pipeline):
-        for one in batch:
-            types = {name for names in one["t"] for name in names}
-            users.append((float(_milliseconds(one["last"])), float(one["days"]), one["n"] / one["days"], float(len(types))))
-    return population_of(users, as_of)
+async def read_population(days: InteractionDays, end: datetime, as_of: datetime) -> Population:
+    """Everybody active in the 28 days before `end`."""
+    totals = UserTotals(window_of(end), Names())
+    async for day, columns in days.over(totals.period):
+        await asyncio.to_thread(totals.feed, day, columns)
+    return await asyncio.to_thread(population_in, totals, as_of)
 
 
 async def read_values(mongo: Mongo, user_id: str, end: datetime) -> tuple[float, float, float, float] | None:
@@ -116,7 +111,3 @@ async def read_values(mongo: Mongo, user_id: str, end: datetime) -> tuple[float,
         moments += [one["occur_time"] for one in batch]
         types.update(one["type"] for one in batch)
     return values_of(moments, types)
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -1,49 +1,43 @@
 """How long people took: means come from tallies, medians and the like from the values themselves.
 
-Values are kept in memory by the day on which their impressions were shown, and each hour is read again only when its tallies say that it
-changed. A day that had to be read is packed into one document, so that the next server need not read it. Bounded by the number of values
-in memory.
+Values are kept by the day on which their impressions were shown (`kept_days`), and an hour is read again only when its tallies say that
+it changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
 
 from collector.retention import cut_of
 from collector.tally import day_of
-from runtime.errors import RankloopError
 from runtime.mongo import Document, Mongo
-from server.statistics.day_times import DAY_HOURS, NAMES, DayTimes, Values, marks_of, stretches
-from server.statistics.period import DAY, Period
+from server.statistics.day_times import DAY_HOURS, NAMES, DayTimes, Values, marks_of
+from server.statistics.kept_days import KeptDays, Marks, stretches
+from server.statistics.period import DAY, HOUR, Period
 
 Quantiles = Mapping[str, Mapping[str, tuple[float, ...]]]
 """By name (`action`, `completion`), then by item type."""
 MOST_ANSWERS = 64
-MOST_VALUES = 8_000_000
-"""Impressions whose times are kept in memory, 16 bytes each; the days asked for longest ago go first."""
-MOST_PACKED = 500_000
-"""Impressions of a day that fit into a document."""
-HOURS_WORTH_PACKING = 6
+MOST_BYTES = 128_000_000
+"""Of days that stay in memory; 16 bytes for an impression that was acted upon."""
 COLUMNS = {"_id": 0, "timed.shown": 1, "timed.type": 1, "timed.action": 1, "timed.completion": 1}
 
 
-@dataclass(slots=True)
 class Times:
     """Times to action and to completion over periods, exact."""
 
-    mongo: Mongo
-    _days: OrderedDict[datetime, tuple[int, DayTimes]] = field(default_factory=OrderedDict)
-    """With the revision of their tallies."""
-    _size: int = 0
-    _answers: OrderedDict[Hashable, Quantiles] = field(default_factory=OrderedDict)
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._days: KeptDays[DayTimes] = KeptDays(mongo, "times", DayTimes, self._read_hours, most_bytes=MOST_BYTES)
+        self._revisions: dict[datetime, int] = {}
+        """Of the tallies of the days in memory, when they were looked at last."""
+        self._answers: OrderedDict[Hashable, Quantiles] = OrderedDict()
 
     async def quantiles(self, period: Period, revisions: Mapping[datetime, int], shares: tuple[float, ...]) -> Quantiles:
         """By name and item type, these quantiles of a period's times, in milliseconds.
@@ -62,7 +56,7 @@ class Times:
 
     async def _parts(self, period: Period, revisions: Mapping[datetime, int]) -> list[tuple[DayTimes, range]]:
         """Days with the hours of them that count."""
-        cut = await cut_of(self.mongo)
+        cut = await cut_of(self._mongo)
         parts = []
         for day, hours in period.days():
             if (revision := revisions.get(day)) is not None:
@@ -71,54 +65,30 @@ class Times:
         return parts + [(DayTimes.of({}, await self._read(edge)), DAY_HOURS) for edge in edges]
 
     async def _of_day(self, day: datetime, revision: int, *, packed: bool) -> DayTimes:
-        kept = self._days.get(day)
-        if kept is not None and kept[0] == revision:
-            self._days.move_to_end(day)
-            return kept[1]
-        found = kept[1] if kept is not None else await self._packed(day) if packed else DayTimes.empty()
+        if self._revisions.get(day) == revision and (kept := self._days.in_memory(day)) is not None:
+            return kept
         # Marks first: what changes while values are read has another mark the next time.
-        marks = await self._marks(day)
-        if stale := found.stale(marks):
-            worth_it = not found.marks or len(stale) >= HOURS_WORTH_PACKING
-            found = found.replaced(stale, await self._read_hours(day, stale, marks))
-            if packed and worth_it and found.size <= MOST_PACKED:
-                await self._pack(day, found)
-        self._keep(day, revision, found)
+        found = await self._days.of(day, await self._marks(day), packed=packed)
+        self._revisions[day] = revision
         return found
-
-    def _keep(self, day: datetime, revision: int, found: DayTimes) -> None:
-        if (other := self._days.pop(day, None)) is not None:
-            self._size -= other[1].size
-        self._days[day] = revision, found
-        self._size += found.size
-        while self._size > MOST_VALUES and len(self._days) > 1:
-            self._size -= self._days.popitem(last=False)[1][1].size
-
-    async def _packed(self, day: datetime) -> DayTimes:
-        document = await self.mongo.collection("times").find_one({"_id": day})
-        return DayTimes.from_document(document) if document else DayTimes.empty()
-
-    async def _pack(self, day: datetime, found: DayTimes) -> None:
-        with contextlib.suppress(RankloopError):  # the answer does not need it
-            await self.mongo.collection("times").replace_one({"_id": day}, {"_id": day, **found.to_document()}, upsert=True)
 
     async def _marks(self, day: datetime) -> dict[int, bytes]:
         query = {"_id": {"$gte": {"scope": "type", "start": day}, "$lt": {"scope": "type", "start": day + DAY}}}
         tallies: list[Document] = []
-        async for batch in self.mongo.collection("tallies").batches(query, {"hours": 1}):
+        async for batch in self._mongo.collection("tallies").batches(query, {"hours": 1}):
             tallies += batch
         return marks_of(tallies)
 
-    async def _read_hours(self, day: datetime, hours: Collection[int], marks: Mapping[int, bytes]) -> DayTimes:
+    async def _read_hours(self, day: datetime, hours: Collection[int], marks: Marks) -> DayTimes:
         timed: list[Document] = []
-        for start, end in stretches([hour for hour in hours if hour in marks]):
-            timed += await self._read(Period(day + start, day + end))
+        for first, last in stretches([hour for hour in hours if hour in marks]):
+            timed += await self._read(Period(day + first * HOUR, day + last * HOUR))
         return await asyncio.to_thread(DayTimes.of, {hour: marks[hour] for hour in hours if hour in marks}, timed)
 
     async def _read(self, period: Period) -> list[Document]:
         query = {"timed.shown": {"$gte": period.start, "$lt": period.end}}
         found: list[Document] = []
-        async for batch in self.mongo.collection("attributions").batches(query, COLUMNS, hint="timed", batch_size=10_000):
+        async for batch in self._mongo.collection("attributions").batches(query, COLUMNS, hint="timed", batch_size=10_000):
             found += [one["timed"] for one in batch]
         return found
 

@@ -106,3 +106,28 @@ async def test_cohorts_of_other_than_whole_days_are_refused(mongo: Mongo, span: 
     with pytest.raises(InvalidInput) as refusal:
         await statistics.analyses.engagement(stats_pb2.GetEngagementRequest(cohort_span=span))
     assert [one.field for one in refusal.value.violations] == ["cohort_span"]
+
+
+async def test_another_server_reads_packed_days_and_what_came_since(mongo: Mongo) -> None:
+    sent = lively(120)
+    await store(mongo, sent, seed=121)
+    whole = between(stats_pb2.GetEngagementRequest(), FIRST, LAST)
+    first = Statistics(mongo, Combination.MAX, clock)
+    before = await first.analyses.engagement(whole)
+    packed = await mongo.collection("interaction_days").estimated_count()
+    assert packed == len({one.occur_time.ToDatetime().date() for one in sent.interactions})
+    # What the ledger says of these days is not read again: another label would be seen.
+    await mongo.collection("interactions").update_many({}, {"$set": {"session_id": "one and the same"}})
+    again = Statistics(mongo, Combination.MAX, clock)
+    assert (await again.analyses.engagement(whole)).sessions == before.sessions
+    # One that was there and not yet taken in by the fold is counted once it is.
+    some = sorted(sent.interactions, key=lambda one: one.event_id)[0]
+    await mongo.collection("interactions").update_one({"_id": some.event_id}, {"$set": {"pending": NOW}})
+    await mongo.collection("interaction_days").delete_many({})
+    without = await Statistics(mongo, Combination.MAX, clock).analyses.engagement(whole)
+    assert without.interaction_count == before.interaction_count - 1
+    await mongo.collection("interactions").update_one({"_id": some.event_id}, {"$unset": {"pending": ""}})
+    after = await Statistics(mongo, Combination.MAX, clock).analyses.engagement(whole)
+    assert after.interaction_count == before.interaction_count
+    await first.close()
+    await again.close()

@@ -202,9 +202,20 @@ async def test_answers_say_since_when_the_ledger_is_whole(mongo: Mongo) -> None:
     statistics = Statistics(mongo, Combination.MAX, lambda: NOW + timedelta(days=12))
     whole = await statistics.item(asked)
     assert not whole.HasField("ledger_start_time")
+    everything = {"start_time": to_timestamp(NOW - timedelta(days=30)), "end_time": to_timestamp(NOW + timedelta(days=1))}
+    await statistics.types(stats_pb2.GetTypeMetricsRequest(**everything))
+    assert (await statistics.analyses.engagement(stats_pb2.GetEngagementRequest(**everything))).active_user_count
+    for packs in ("times", "interaction_days"):
+        assert await mongo.collection(packs).estimated_count()
     await sweep(mongo, RetentionSettings(interactions_days=10, slates_days=10), NOW + timedelta(days=12))
+    for packs in ("times", "interaction_days"):
+        assert not await mongo.collection(packs).estimated_count(), "nothing of what is deleted is left elsewhere"
     after = await statistics.item(asked)
     assert after.stats == whole.stats
     assert after.ledger_start_time.ToDatetime(NOW.tzinfo) == day_of(NOW) + timedelta(days=1)
     own = await statistics.user(stats_pb2.GetUserStatsRequest(user_id="u1"))
     assert (own.stats.interaction_count, own.HasField("ledger_start_time")) == (0, True)
+    for server in (statistics, Statistics(mongo, Combination.MAX, lambda: NOW + timedelta(days=12))):
+        await server.analyses.engagement(stats_pb2.GetEngagementRequest(**everything))
+        await server.close()
+    assert not await mongo.collection("interaction_days").estimated_count()

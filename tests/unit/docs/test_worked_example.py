@@ -13,6 +13,7 @@ import pytest
 from collector.batch import Batch, Folded, fold
 from collector.labels import DEFAULT_RULES, Combination, label_of
 from collector.tally import Key, scope_of
+from server.statistics.day_columns import DayColumns
 from server.statistics.items import item_stats
 from server.statistics.outcomes import Result, Telling
 from server.statistics.outcomes import type_row as type_row_of_outcomes
@@ -20,9 +21,10 @@ from server.statistics.performance import performance_row
 from server.statistics.period import Period
 from server.statistics.population import population_of, values_of
 from server.statistics.quality import Exposure, quality_row
-from server.statistics.sessions import Runs, session_metrics
+from server.statistics.sessions import Sessions
 from server.statistics.times import quantiles
 from server.statistics.types import SHARES, type_row
+from server.statistics.user_totals import Names
 from server.statistics.users import UserHistory, user_stats
 from tests.unit.docs.documents import ROOT
 
@@ -141,11 +143,11 @@ def test_one_user(folded: Folded) -> None:
 
 
 def test_sessions() -> None:
-    runs = Runs(Period(DAY, DAY + timedelta(days=1)))
-    for one in EVENTS:
-        if "session_id" in one:
-            runs.feed(one["user_id"], one["session_id"], one["occur_time"])
-    check("Both (", session_metrics([visit for _, visit in runs.finish()]))
+    sessions = Sessions(Period(DAY, DAY + timedelta(days=1)), Names(), {})
+    columns = DayColumns.of(EVENTS)
+    sessions.runs.feed(DAY, columns, [True] * len(columns.sessions))
+    sessions.finish()
+    check("Both (", sessions.metrics())
 
 
 def test_one_score() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.statistics.day_times import NAMES, DayTimes, marks_of, stretches
+from server.statistics.day_times import NAMES, DayTimes, marks_of
+from server.statistics.kept_days import stretches
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -65,6 +66,5 @@ def test_a_mark_changes_with_what_is_counted_in_its_hour_and_with_nothing_else()
 
 
 def test_hours_side_by_side_are_one_stretch() -> None:
-    hour = timedelta(hours=1)
-    assert stretches([5, 3, 4, 9]) == [(3 * hour, 6 * hour), (9 * hour, 10 * hour)]
+    assert stretches([5, 3, 4, 9]) == [(3, 6), (9, 10)]
     assert stretches([]) == []

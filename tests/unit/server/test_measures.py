@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.statistics.clustered import clustered_mean, clustered_wilson
+from server.statistics.day_columns import DayColumns
 from server.statistics.funnel import STAGES, funnel_rows
 from server.statistics.intervals import wilson, wilson_low
 from server.statistics.outcomes import Result, Telling, goal_metrics, number_of, stories
 from server.statistics.period import Period
 from server.statistics.population import population_of
 from server.statistics.quality import gini, novelty
-from server.statistics.sessions import Runs
+from server.statistics.runs import Runs
 from server.statistics.times import quantiles
+from server.statistics.user_totals import Names
 
 MIDNIGHT = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -68,19 +70,28 @@ def test_percentile_ranks_count_those_below_and_half_of_those_alike(users: list[
 
 @given(st.lists(st.integers(-200, 1700), max_size=30))
 def test_sessions_end_with_more_than_thirty_minutes_of_rest_and_not_at_midnight(minutes: list[int]) -> None:
-    period = Period(MIDNIGHT, MIDNIGHT + timedelta(days=1))
-    runs = Runs(period)
-    for minute in sorted(minutes):
-        runs.feed("u", "s", MIDNIGHT + timedelta(minutes=minute))
+    runs = Runs(Period(MIDNIGHT, MIDNIGHT + timedelta(days=1)), Names())
+    moments = [MIDNIGHT + timedelta(minutes=minute) for minute in minutes]
+    for day in sorted({moment.replace(hour=0, minute=0) for moment in moments}):
+        entries = [
+            {"user_id": "u", "session_id": name, "type": "view", "label": 0.1, "occur_time": moment}
+            for moment in moments
+            for name in (f"other {day}", "s")
+            if moment - day < timedelta(days=1) and moment >= day
+        ]
+        columns = DayColumns.of(entries)
+        runs.feed(day, columns, [name == "s" for name in columns.sessions])
+    runs.finish()
     naive: list[list[int]] = []
     for minute in sorted(minutes):
         if naive and minute - naive[-1][-1] <= 30:
             naive[-1].append(minute)
         else:
             naive.append([minute])
-    found = [(visit.start, visit.end, visit.interactions) for _, visit in runs.finish()]
-    at = [MIDNIGHT + timedelta(minutes=minute) for minute in range(-200, 1701)]
-    assert found == [(at[run[0] + 200], at[run[-1] + 200], len(run)) for run in naive if 0 <= run[0] < 1440]
+    kept = [run for run in naive if 0 <= run[0] < 1440]
+    assert sorted(runs.lengths.tolist()) == sorted((run[-1] - run[0]) * 60_000 for run in kept)
+    assert sorted(runs.counts.tolist()) == sorted(map(len, kept))
+    assert len(runs.users) == len(kept)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
