@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rankloop.v1 import record_pb2 as rankloop_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rankloop/v1/export.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rankloop/v1/record.proto\"\xb1\x01\n\x14\x45xportRecordsRequest\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.rankloop.v1.RecordKind\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"}\n\x15\x45xportRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.rankloop.v1.Record\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x18\n\x0btotal_count\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_total_count*\xa2\x02\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_KIND_INTERACTION\x10\x01\x12\x15\n\x11RECORD_KIND_SLATE\x10\x02\x12\x1b\n\x17RECORD_KIND_ATTRIBUTION\x10\x03\x12\x15\n\x11RECORD_KIND_TALLY\x10\x04\x12\x17\n\x13RECORD_KIND_OUTCOME\x10\x05\x12\x17\n\x13RECORD_KIND_SESSION\x10\x06\x12\x14\n\x10RECORD_KIND_USER\x10\x07\x12\x14\n\x10RECORD_KIND_ITEM\x10\x08\x12\x15\n\x11RECORD_KIND_MODEL\x10\t\x12\x1a\n\x16RECORD_KIND_EXPERIMENT\x10\n2i\n\rExportService\x12X\n\rExportRecords\x12!.rankloop.v1.ExportRecordsRequest\x1a\".rankloop.v1.ExportRecordsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rankloop/v1/export.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18rankloop/v1/record.proto\"\xb1\x01\n\x14\x45xportRecordsRequest\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.rankloop.v1.RecordKind\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"}\n\x15\x45xportRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.rankloop.v1.Record\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x18\n\x0btotal_count\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_total_count*\xc5\x02\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECORD_KIND_INTERACTION\x10\x01\x12\x15\n\x11RECORD_KIND_SLATE\x10\x02\x12\x1b\n\x17RECORD_KIND_ATTRIBUTION\x10\x03\x12\x15\n\x11RECORD_KIND_TALLY\x10\x04\x12\x17\n\x13RECORD_KIND_OUTCOME\x10\x05\x12\x17\n\x13RECORD_KIND_SESSION\x10\x06\x12\x14\n\x10RECORD_KIND_USER\x10\x07\x12\x14\n\x10RECORD_KIND_ITEM\x10\x08\x12\x15\n\x11RECORD_KIND_MODEL\x10\t\x12\x1a\n\x16RECORD_KIND_EXPERIMENT\x10\n\x12!\n\x1dRECORD_KIND_EXPERIMENT_CHANGE\x10\x0b\x32i\n\rExportService\x12X\n\rExportRecords\x12!.rankloop.v1.ExportRecordsRequest\x1a\".rankloop.v1.ExportRecordsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rankloop.v1.export_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORDKIND']._serialized_start=408
-  _globals['_RECORDKIND']._serialized_end=698
+  _globals['_RECORDKIND']._serialized_end=733
   _globals['_EXPORTRECORDSREQUEST']._serialized_start=101
   _globals['_EXPORTRECORDSREQUEST']._serialized_end=278
   _globals['_EXPORTRECORDSRESPONSE']._serialized_start=280
   _globals['_EXPORTRECORDSRESPONSE']._serialized_end=405
-  _globals['_EXPORTSERVICE']._serialized_start=700
-  _globals['_EXPORTSERVICE']._serialized_end=805
+  _globals['_EXPORTSERVICE']._serialized_start=735
+  _globals['_EXPORTSERVICE']._serialized_end=840
 # @@protoc_insertion_point(module_scope)

@@ -48,7 +48,11 @@ class _RecordKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordKind
     RECORD_KIND_MODEL: _RecordKind.ValueType  # 9
     """Models created in the period, by id, without their files."""
     RECORD_KIND_EXPERIMENT: _RecordKind.ValueType  # 10
-    """Experiments created in the period, by id, without their history."""
+    """Experiments created in the period, by id; their history is RECORD_KIND_EXPERIMENT_CHANGE."""
+    RECORD_KIND_EXPERIMENT_CHANGE: _RecordKind.ValueType  # 11
+    """Changes of experiments made in the period, by the experiment's id and then in the order they were made. Of each experiment the latest
+    1,000 are kept.
+    """
 
 class RecordKind(_RecordKind, metaclass=_RecordKindEnumTypeWrapper):
     """Kinds of records."""
@@ -74,7 +78,11 @@ RECORD_KIND_ITEM: RecordKind.ValueType  # 8
 RECORD_KIND_MODEL: RecordKind.ValueType  # 9
 """Models created in the period, by id, without their files."""
 RECORD_KIND_EXPERIMENT: RecordKind.ValueType  # 10
-"""Experiments created in the period, by id, without their history."""
+"""Experiments created in the period, by id; their history is RECORD_KIND_EXPERIMENT_CHANGE."""
+RECORD_KIND_EXPERIMENT_CHANGE: RecordKind.ValueType  # 11
+"""Changes of experiments made in the period, by the experiment's id and then in the order they were made. Of each experiment the latest
+1,000 are kept.
+"""
 Global___RecordKind: _TypeAlias = RecordKind  # noqa: Y015
 
 @_typing.final

@@ -29,7 +29,7 @@ from rankloop.v1 import model_pb2 as rankloop_dot_v1_dot_model__pb2
 from rankloop.v1 import tracking_pb2 as rankloop_dot_v1_dot_tracking__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rankloop/v1/record.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19rankloop/v1/catalog.proto\x1a\x1crankloop/v1/experiment.proto\x1a\x17rankloop/v1/model.proto\x1a\x1arankloop/v1/tracking.proto\"\xa8\x03\n\x06Record\x12!\n\x04item\x18\x01 \x01(\x0b\x32\x11.rankloop.v1.ItemH\x00\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x11.rankloop.v1.UserH\x00\x12#\n\x05slate\x18\x03 \x01(\x0b\x32\x12.rankloop.v1.SlateH\x00\x12/\n\x0binteraction\x18\x04 \x01(\x0b\x32\x18.rankloop.v1.InteractionH\x00\x12\'\n\x07outcome\x18\x05 \x01(\x0b\x32\x14.rankloop.v1.OutcomeH\x00\x12\'\n\x07session\x18\x06 \x01(\x0b\x32\x14.rankloop.v1.SessionH\x00\x12/\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x18.rankloop.v1.AttributionH\x00\x12#\n\x05tally\x18\x08 \x01(\x0b\x32\x12.rankloop.v1.TallyH\x00\x12#\n\x05model\x18\t \x01(\x0b\x32\x12.rankloop.v1.ModelH\x00\x12-\n\nexperiment\x18\n \x01(\x0b\x32\x17.rankloop.v1.ExperimentH\x00\x42\x06\n\x04kind\"\xcc\x03\n\x0b\x41ttribution\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\x01\x12\x34\n\x06\x63ounts\x18\x04 \x03(\x0b\x32$.rankloop.v1.Attribution.CountsEntry\x12\x33\n\x0f\x66irst_view_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_click_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x66irst_act_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x66irst_complete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06rating\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rdropoff_point\x18\n \x01(\tH\x01\x88\x01\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\t\n\x07_ratingB\x10\n\x0e_dropoff_point\"\xd0\x01\n\x05Tally\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x03(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x03\x64\x61y\x18\x04 \x03(\x0b\x32\x1b.rankloop.v1.Tally.DayEntry\x12%\n\x05hours\x18\x05 \x03(\x0b\x32\x16.rankloop.v1.HourTally\x1a*\n\x08\x44\x61yEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x82\x01\n\tHourTally\x12\x0c\n\x04hour\x18\x01 \x01(\x05\x12\x36\n\x08\x63ounters\x18\x02 \x03(\x0b\x32$.rankloop.v1.HourTally.CountersEntry\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rankloop/v1/record.proto\x12\x0brankloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19rankloop/v1/catalog.proto\x1a\x1crankloop/v1/experiment.proto\x1a\x17rankloop/v1/model.proto\x1a\x1arankloop/v1/tracking.proto\"\xea\x03\n\x06Record\x12!\n\x04item\x18\x01 \x01(\x0b\x32\x11.rankloop.v1.ItemH\x00\x12!\n\x04user\x18\x02 \x01(\x0b\x32\x11.rankloop.v1.UserH\x00\x12#\n\x05slate\x18\x03 \x01(\x0b\x32\x12.rankloop.v1.SlateH\x00\x12/\n\x0binteraction\x18\x04 \x01(\x0b\x32\x18.rankloop.v1.InteractionH\x00\x12\'\n\x07outcome\x18\x05 \x01(\x0b\x32\x14.rankloop.v1.OutcomeH\x00\x12\'\n\x07session\x18\x06 \x01(\x0b\x32\x14.rankloop.v1.SessionH\x00\x12/\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x18.rankloop.v1.AttributionH\x00\x12#\n\x05tally\x18\x08 \x01(\x0b\x32\x12.rankloop.v1.TallyH\x00\x12#\n\x05model\x18\t \x01(\x0b\x32\x12.rankloop.v1.ModelH\x00\x12-\n\nexperiment\x18\n \x01(\x0b\x32\x17.rankloop.v1.ExperimentH\x00\x12@\n\x11\x65xperiment_change\x18\x0b \x01(\x0b\x32#.rankloop.v1.ExperimentChangeRecordH\x00\x42\x06\n\x04kind\"\xcc\x03\n\x0b\x41ttribution\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\x01\x12\x34\n\x06\x63ounts\x18\x04 \x03(\x0b\x32$.rankloop.v1.Attribution.CountsEntry\x12\x33\n\x0f\x66irst_view_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_click_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x66irst_act_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x66irst_complete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06rating\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rdropoff_point\x18\n \x01(\tH\x01\x88\x01\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\t\n\x07_ratingB\x10\n\x0e_dropoff_point\"\x93\x01\n\x16\x45xperimentChangeRecord\x12\x15\n\rexperiment_id\x18\x01 \x01(\t\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"\xd0\x01\n\x05Tally\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x03(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x03\x64\x61y\x18\x04 \x03(\x0b\x32\x1b.rankloop.v1.Tally.DayEntry\x12%\n\x05hours\x18\x05 \x03(\x0b\x32\x16.rankloop.v1.HourTally\x1a*\n\x08\x44\x61yEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x82\x01\n\tHourTally\x12\x0c\n\x04hour\x18\x01 \x01(\x05\x12\x36\n\x08\x63ounters\x18\x02 \x03(\x0b\x32$.rankloop.v1.HourTally.CountersEntry\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +43,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOURTALLY_COUNTERSENTRY']._loaded_options = None
   _globals['_HOURTALLY_COUNTERSENTRY']._serialized_options = b'8\001'
   _globals['_RECORD']._serialized_start=185
-  _globals['_RECORD']._serialized_end=609
-  _globals['_ATTRIBUTION']._serialized_start=612
-  _globals['_ATTRIBUTION']._serialized_end=1072
-  _globals['_ATTRIBUTION_COUNTSENTRY']._serialized_start=998
-  _globals['_ATTRIBUTION_COUNTSENTRY']._serialized_end=1043
-  _globals['_TALLY']._serialized_start=1075
-  _globals['_TALLY']._serialized_end=1283
-  _globals['_TALLY_DAYENTRY']._serialized_start=1241
-  _globals['_TALLY_DAYENTRY']._serialized_end=1283
-  _globals['_HOURTALLY']._serialized_start=1286
-  _globals['_HOURTALLY']._serialized_end=1416
-  _globals['_HOURTALLY_COUNTERSENTRY']._serialized_start=1369
-  _globals['_HOURTALLY_COUNTERSENTRY']._serialized_end=1416
+  _globals['_RECORD']._serialized_end=675
+  _globals['_ATTRIBUTION']._serialized_start=678
+  _globals['_ATTRIBUTION']._serialized_end=1138
+  _globals['_ATTRIBUTION_COUNTSENTRY']._serialized_start=1064
+  _globals['_ATTRIBUTION_COUNTSENTRY']._serialized_end=1109
+  _globals['_EXPERIMENTCHANGERECORD']._serialized_start=1141
+  _globals['_EXPERIMENTCHANGERECORD']._serialized_end=1288
+  _globals['_TALLY']._serialized_start=1291
+  _globals['_TALLY']._serialized_end=1499
+  _globals['_TALLY_DAYENTRY']._serialized_start=1457
+  _globals['_TALLY_DAYENTRY']._serialized_end=1499
+  _globals['_HOURTALLY']._serialized_start=1502
+  _globals['_HOURTALLY']._serialized_end=1632
+  _globals['_HOURTALLY_COUNTERSENTRY']._serialized_start=1585
+  _globals['_HOURTALLY_COUNTERSENTRY']._serialized_end=1632
 # @@protoc_insertion_point(module_scope)

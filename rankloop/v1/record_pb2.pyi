@@ -39,6 +39,7 @@ class Record(_message.Message):
     TALLY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_CHANGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item(self) -> _catalog_pb2.Item:
         """An item of the catalogue."""
@@ -79,6 +80,10 @@ class Record(_message.Message):
     def experiment(self) -> _experiment_pb2.Experiment:
         """An experiment. Exported only: experiments are made with CreateExperiment."""
 
+    @_builtins.property
+    def experiment_change(self) -> Global___ExperimentChangeRecord:
+        """A change of an experiment. Exported only: it is what happened, and cannot be made to have happened elsewhere."""
+
     def __init__(
         self,
         *,
@@ -92,12 +97,13 @@ class Record(_message.Message):
         tally: Global___Tally | None = ...,
         model: _model_pb2.Model | None = ...,
         experiment: _experiment_pb2.Experiment | None = ...,
+        experiment_change: Global___ExperimentChangeRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "experiment_change", b"experiment_change", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "experiment", b"experiment", "experiment_change", b"experiment_change", "interaction", b"interaction", "item", b"item", "kind", b"kind", "model", b"model", "outcome", b"outcome", "session", b"session", "slate", b"slate", "tally", b"tally", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session", "attribution", "tally", "model", "experiment"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["item", "user", "slate", "interaction", "outcome", "session", "attribution", "tally", "model", "experiment", "experiment_change"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -197,6 +203,46 @@ class Attribution(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
 
 Global___Attribution: _TypeAlias = Attribution  # noqa: Y015
+
+@_typing.final
+class ExperimentChangeRecord(_message.Message):
+    """One line of an experiment's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    experiment_id: _builtins.str
+    """The experiment."""
+    action: _builtins.str
+    """What was done, as in `ExperimentChange.action`."""
+    description: _builtins.str
+    """What changed, as in `ExperimentChange.description`."""
+    etag: _builtins.str
+    """The experiment's etag after it."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        experiment_id: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        action: _builtins.str = ...,
+        description: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "change_time", b"change_time", "description", b"description", "etag", b"etag", "experiment_id", b"experiment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentChangeRecord: _TypeAlias = ExperimentChangeRecord  # noqa: Y015
 
 @_typing.final
 class Tally(_message.Message):

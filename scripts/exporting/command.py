@@ -38,6 +38,7 @@ KINDS = {
     "items": "ITEM",
     "models": "MODEL",
     "experiments": "EXPERIMENT",
+    "experiment_changes": "EXPERIMENT_CHANGE",
 }
 """The kinds as one names them on the command line, and as the contract does."""
 STANDARD_OUTPUT = Path("-")

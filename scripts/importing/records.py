@@ -13,6 +13,7 @@ DERIVED = {
     "attribution": "it is derived from slates and interactions; import those",
     "tally": "it is derived from the ledger; import slates, interactions and outcomes",
     "experiment": "an experiment is made anew: CreateExperiment",
+    "experiment_change": "an experiment made anew has a history of its own",
     "model": "a model comes with its files: `rankloop models import`",
 }
 """What is exported and not imported, and what to do instead."""

@@ -36,7 +36,7 @@ class ExperimentStore:
         document = await self._experiments.find_one({"_id": experiment_id})
         if document is None:
             raise unknown(experiment_id)
-        return experiment_in(document), [_change_message(one) for one in document["changes"]]
+        return experiment_in(document), changes_in(document)
 
     async def page(self, state: int, limit: int, before: tuple[datetime, str] | None) -> list[pb.Experiment]:
         """Newest first."""
@@ -91,6 +91,11 @@ class ExperimentStore:
 def experiment_in(document: Document) -> pb.Experiment:
     """As stored."""
     return pb.Experiment.FromString(document["content"])
+
+
+def changes_in(document: Document) -> list[pb.ExperimentChange]:
+    """Its history, oldest change first."""
+    return [_change_message(one) for one in document["changes"]]
 
 
 def unknown(experiment_id: str) -> NotFound:

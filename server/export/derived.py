@@ -1,12 +1,15 @@
-"""Derived documents as records."""
+"""What is exported and not imported, as records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rankloop.v1.record_pb2 import Attribution, HourTally, Tally
-from runtime.timestamps import to_timestamp
+from rankloop.v1.record_pb2 import Attribution, ExperimentChangeRecord, HourTally, Record, Tally
+from runtime.mongo import Document
+from runtime.timestamps import to_datetime, to_timestamp
+from server.experiments.store import changes_in
+from server.statistics.period import Period
 
 
 def attribution_message(document: Mapping[str, Any]) -> Attribution:
@@ -37,6 +40,23 @@ def tally_message(document: Mapping[str, Any]) -> Tally:
             for hour, counters in sorted(document.get("hours", {}).items(), key=lambda one: int(one[0]))
         ],
     )
+
+
+def changed_within(document: Document, period: Period) -> list[Record]:
+    """The changes of an experiment in the period, as they were made."""
+    return [
+        Record(
+            experiment_change=ExperimentChangeRecord(
+                experiment_id=document["_id"],
+                change_time=one.change_time,
+                action=one.action,
+                description=one.description,
+                etag=one.etag,
+            )
+        )
+        for one in changes_in(document)
+        if period.start <= to_datetime(one.change_time) < period.end
+    ]
 
 
 def _counters(stored: Mapping[str, Any], prefix: str = "") -> dict[str, int]:

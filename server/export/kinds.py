@@ -15,7 +15,7 @@ from runtime.mongo import Document, Mongo
 from runtime.timestamps import EPOCH
 from server.catalog import LIVE, item_message, user_message
 from server.experiments.store import experiment_in
-from server.export.derived import attribution_message, tally_message
+from server.export.derived import attribution_message, changed_within, tally_message
 from server.export.ordered import by_id, by_time
 from server.models import model_message
 from server.statistics.period import Period
@@ -23,6 +23,8 @@ from server.statistics.period import Period
 MILLISECOND = timedelta(milliseconds=1)
 SLATES_AT_ONCE = 50
 """Their features make slates large."""
+EXPERIMENTS_AT_ONCE = 10
+"""With up to a thousand changes each."""
 
 Place = list[Any]
 """Where a record stands in the order of its kind, as JSON can hold it."""
@@ -145,11 +147,27 @@ class Listed:
 
     async def parts(self, period: Period, after: Place | None) -> AsyncIterator[list[Placed]]:
         """See Source."""
-        if after is not None and not (len(after) == 1 and _is_text(after[0])):
-            raise BadPlace
         query = {**self.query, "create_time": _within(period)}
-        async for documents in by_id(self.mongo.collection(self.collection), query, after=after and after[0]):
+        async for documents in by_id(self.mongo.collection(self.collection), query, after=_id_at(after)):
             yield await asyncio.to_thread(lambda found: [([one["_id"]], [self.record(one)]) for one in found], documents)
+
+    async def count(self, period: Period, limit: int) -> int | None:
+        """See Source."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentChanges:
+    """By experiment, and then as they were made."""
+
+    mongo: Mongo
+
+    async def parts(self, period: Period, after: Place | None) -> AsyncIterator[list[Placed]]:
+        """See Source."""
+        query = {"changes": {"$elemMatch": {"time": _within(period)}}}
+        found = by_id(self.mongo.collection("experiments"), query, after=_id_at(after), batch_size=EXPERIMENTS_AT_ONCE)
+        async for documents in found:
+            yield [([one["_id"]], changed_within(one, period)) for one in documents]
 
     async def count(self, period: Period, limit: int) -> int | None:
         """See Source."""
@@ -203,6 +221,7 @@ def sources(mongo: Mongo) -> Mapping[str, Source]:
         "item": Listed(mongo, "items", LIVE, lambda one: Record(item=item_message(one))),
         "model": Listed(mongo, "models", {}, lambda one: Record(model=model_message(ModelRecord.from_document(one)))),
         "experiment": Listed(mongo, "experiments", {}, lambda one: Record(experiment=experiment_in(one))),
+        "experiment_change": ExperimentChanges(mongo),
     }
 
 
@@ -216,6 +235,13 @@ def timed_place(place: Place) -> tuple[datetime, str]:
     if len(place) != 2 or not _is_text(place[1]):
         raise BadPlace
     return _moment(place[0]), place[1]
+
+
+def _id_at(place: Place | None) -> str | None:
+    """The id in a place that is nothing but an id. Raises BadPlace."""
+    if place is not None and not (len(place) == 1 and _is_text(place[0])):
+        raise BadPlace
+    return None if place is None else place[0]
 
 
 def _within(period: Period) -> dict[str, datetime]:

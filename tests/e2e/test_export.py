@@ -44,7 +44,7 @@ DAY = datetime(2024, 2, 29, tzinfo=UTC)
 PERIOD = ("--start", "2024-02-29", "--end", "2024-03-01")
 LEDGER = ("slates", "interactions", "outcomes", "sessions", "users", "items")
 """The catalogue last: what it says of items by now would be put into slates that were shown before it did."""
-DERIVED = ("attributions", "tallies", "models", "experiments")
+DERIVED = ("attributions", "tallies", "models", "experiments", "experiment_changes")
 ODD = 'it\'s "odd", \\ a\nline; ünï€ \u2028'
 INTERACTIONS = 2500
 
@@ -173,6 +173,7 @@ def test_every_kind_is_there_in_its_order(day: Exported) -> None:
         "tallies": counts["tallies"],
         "models": 0,
         "experiments": 0,
+        "experiment_changes": 0,
     }
     assert counts["tallies"] > 0
     clicks = [(line["interaction"]["occurTime"], line["interaction"]["eventId"]) for line in lines(day, "interactions")]

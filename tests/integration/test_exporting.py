@@ -225,6 +225,44 @@ async def test_models_and_experiments_of_the_period_by_id(mongo: Mongo) -> None:
     assert [experiment.experiment_id for experiment in experiments] == ["of m1", "of m2"]
 
 
+async def test_the_history_of_experiments_by_experiment_and_then_as_it_happened(mongo: Mongo) -> None:
+    store = ExperimentStore(mongo)
+    for number, experiment_id in enumerate(("b", "a", "c")):
+        experiment = Experiment(experiment_id=experiment_id, state=EXPERIMENT_STATE_DRAFT, etag="0")
+        await store.insert(experiment, NOW - timedelta(days=number + 1))
+    moments = [NOW - timedelta(hours=1) + timedelta(milliseconds=step) for step in range(3)]
+    for step, moment in enumerate(moments):
+
+        def changed(found: Experiment, _: list[Experiment], step: int = step) -> tuple[Experiment, str]:
+            found.etag = str(step + 1)
+            return found, f"weights, {step}"
+
+        for experiment_id in ("a", "b"):
+            await store.change(experiment_id, "", "update", moment, changed)
+    every = [("a", "create", "0"), *(("a", "update", str(step + 1)) for step in range(3))]
+    every += [("b", action, etag) for _, action, etag in every] + [("c", "create", "0")]
+
+    def told(records: list[Record]) -> list[tuple[str, str, str]]:
+        found = [record.experiment_change for record in records]
+        return [(one.experiment_id, one.action, one.etag) for one in found]
+
+    request = pb.ExportRecordsRequest(kind=pb.RECORD_KIND_EXPERIMENT_CHANGE)
+    records, _ = await all_of(exporter(mongo), request)
+    assert told(records) == every
+    last = records[3].experiment_change
+    assert (last.description, last.change_time) == ("weights, 2", to_timestamp(moments[2]))
+    request.start_time.CopyFrom(to_timestamp(moments[1]))
+    request.end_time.CopyFrom(to_timestamp(moments[2]))
+    assert told((await all_of(exporter(mongo), request))[0]) == [("a", "update", "2"), ("b", "update", "2")]
+    behind = pb.ExportRecordsRequest(kind=request.kind)
+    behind.resume_token = exporting.token_after(["export", "experiment_change", None, None], ["a"])
+    assert told((await all_of(exporter(mongo), behind))[0]) == every[4:]
+    for place in ([], [1], ["a", 0]):
+        behind.resume_token = exporting.token_after(["export", "experiment_change", None, None], place)
+        with pytest.raises(InvalidInput, match="resume_token"):
+            await pieces(exporter(mongo), behind)
+
+
 async def test_so_many_exports_at_once_and_no_more(mongo: Mongo) -> None:
     made, request = exporter(mongo), pb.ExportRecordsRequest(kind=pb.RECORD_KIND_ITEM)
     streams = [made.export(request) for _ in range(exporting.STREAMS_AT_ONCE)]
