@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 import uuid
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 from collector.process import open_ledger, open_tracking
@@ -30,12 +33,14 @@ from rankloop.v1 import (
     tracking_pb2,
     tracking_pb2_grpc,
 )
+from runtime.lease import Lease
 from runtime.logs import get_logger
 from runtime.process import ground
 from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
 from server.experiments.experiments import Experiments
+from server.experiments.keeper import LEASE_NAME, LEASE_SECONDS, ExperimentKeeper
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
 from server.export.exporter import Exporter
@@ -115,6 +120,14 @@ async def run(
         stack.push_async_callback(statistics.close)
         models = Models(on.mongo, default_schema(features.request), new_id=_new_id, clock=utc_now)
         experiments = Experiments(on.mongo, store, running, new_id=_new_id, clock=utc_now)
+        keeper = ExperimentKeeper(
+            experiments,
+            store,
+            running,
+            Lease(on.mongo, LEASE_NAME, _holder(), LEASE_SECONDS, utc_now),
+            watch=timedelta(seconds=server.experiment_watch_seconds),
+            clock=utc_now,
+        )
         services = {
             "tracking": Service.of(tracking_pb2, tracking_pb2_grpc, "TrackingService", TrackingServicer(tracking)),
             "ranking": Service.of(ranking_pb2, ranking_pb2_grpc, "RankingService", RankingServicer(ranking)),
@@ -129,6 +142,7 @@ async def run(
         async with asyncio.TaskGroup() as work:
             recording, keeping = work.create_task(recorder.run()), work.create_task(pool.run())
             following = work.create_task(running.run())
+            looking_after = work.create_task(keeper.run(server.experiment_poll_seconds))
             work.create_task(tracking.intake.run(on.stop))
             await rpc.set_serving()
             on.tell_ready(ready_file, rpc.address)
@@ -141,8 +155,14 @@ async def run(
             recording.cancel()
             keeping.cancel()
             following.cancel()
+            looking_after.cancel()
     log.info("server stopped")
 
 
 def _new_id() -> str:
     return uuid.uuid4().hex
+
+
+def _holder() -> str:
+    """This process, as leases name it."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

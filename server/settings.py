@@ -40,6 +40,10 @@ class ServerSettings(RpcSettings):
     experiment_poll_seconds: float = Field(1.0, gt=0, le=60)
     """How often the server looks for experiments that others started, changed or stopped."""
 
+    experiment_watch_seconds: float = Field(600.0, gt=0, le=86_400)
+    """How often running experiments that stop on a breach are read out, by one server for all. A bandit that had too little to go by, or
+    whose weights would hardly have moved, is asked again after as long, or after its interval if that is shorter."""
+
     surfaces: dict[str, SurfaceSettings] = Field(default_factory=dict, max_length=1000)
     """How slates of a surface are made where the request does not say, as in `[server.surfaces.home]`; `"*"`: of any other surface."""
 

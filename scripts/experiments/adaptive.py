@@ -1,8 +1,9 @@
-"""A bandit that learns, and what may be concluded from it."""
+"""A bandit that learns, what its weights follow from, and what may be concluded from it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,15 +13,18 @@ from server.experiments.bandit import FLOOR, mean_posterior, thompson_weights
 from server.experiments.design import Design, Metric, Role
 from server.experiments.observed import Group, Observed, Period
 from server.experiments.readout import read, read_periods
-from server.inference.bayes import Posterior
+from server.experiments.reweighting import evened
 from server.inference.difference import LEVEL
 from server.inference.estimate import Estimate, Kind
+from server.inference.moments import Moments, together
 
 PERIODS = 10
 USERS_PER_PERIOD = 2_000
 TRUE_RATES = {"a": 0.10, "b": 0.12, "c": 0.09}
 BASE_RATES = np.linspace(0.20, 0.10, PERIODS)
 """A season that ends, the same for all variants: what makes pooled periods lie."""
+WIDTH = 1.959963984540054
+"""Of a 95 % interval, in standard errors."""
 METRIC = Metric(name="conversion", kind=Kind.PROPORTION, role=Role.PRIMARY)
 
 
@@ -32,7 +36,7 @@ def regret(trial: Trial) -> Finding:
     best = max(TRUE_RATES.values())
     rng = trial.rng(7)
     for run in range(runs):
-        history = _play(list(TRUE_RATES), [TRUE_RATES] * PERIODS, rng)
+        history = _play([TRUE_RATES] * PERIODS, rng, _evened)
         for number, period in enumerate(history):
             users = {group.variant_id: group.user_count for group in period.groups}
             lost["bandit"][run] += sum(count * (best - TRUE_RATES[name]) for name, count in users.items())
@@ -56,6 +60,42 @@ def regret(trial: Trial) -> Finding:
     )
 
 
+def believed(trial: Trial) -> Finding:
+    """What a bandit's posteriors are worth when the base rate changes: pooled over periods, and as the product makes them."""
+    rows, failures = [], []
+    runs = max(100, trial.runs // 5)
+    for place, lift in enumerate((0.0, 0.1)):
+        for column, (name, believe) in enumerate((("pooled", _pooled), ("evened", _evened))):
+            rng = trial.rng(9, place, column)
+            off, held, weight = np.zeros(runs), 0, 0.0
+            for run in range(runs):
+                rates = [{"a": base, "b": base * (1 + lift)} for base in BASE_RATES]
+                history = _play(rates, rng, believe)
+                a, b = (_known(one) for one in believe(history).values())
+                truth = lift * BASE_RATES.mean()
+                error = math.hypot(a.standard_error, b.standard_error)
+                off[run] = (b.value - a.value - truth) / BASE_RATES.mean()
+                held += abs(b.value - a.value - truth) < WIDTH * error
+                weight += history[-1].weights["b"] / runs
+            rows.append([f"{lift:+.0%}", name, f"{100 * off.mean():+.1f} %", percent(held / runs), percent(weight)])
+            if believe is _evened and abs(off.mean()) > 3 * off.std() / math.sqrt(runs):
+                failures.append(f"at a lift of {lift:+.0%} the posteriors are off by {off.mean():+.2%} of the base rate on average")
+            if believe is _evened and abs(held / runs - 0.95) > max(0.01, slack(LEVEL, runs)):
+                failures.append(f"at a lift of {lift:+.0%} the 95 % interval of the posteriors holds the truth in {percent(held / runs)}")
+        trial.step()
+    return Finding(
+        "believed",
+        f"What a bandit's weights follow from, {runs:,} runs of {PERIODS} periods with {USERS_PER_PERIOD:,} users each",
+        f"Two variants under a base rate that falls from {BASE_RATES[0]:.0%} to {BASE_RATES[-1]:.0%} for both, b better by the lift. "
+        "Pooled, a variant's posterior is made of all its users; evened, each period counts as much as it had users of both (what the "
+        "server does). The difference of the posteriors should not be off on average, and hold the truth in 94 to 96 % of their 95 % "
+        "intervals.",
+        ["true lift", "posteriors", "mean error, of the base rate", "interval holds the truth", f"weight of b in period {PERIODS}, mean"],
+        rows,
+        failures,
+    )
+
+
 def changing_shares(trial: Trial) -> Finding:
     """What pooling does to a bandit's periods, and what comparing within them does."""
     rows, failures = [], []
@@ -66,7 +106,7 @@ def changing_shares(trial: Trial) -> Finding:
         off = np.zeros((runs, 2))
         for run in range(runs):
             rates = [{"a": base, "b": base * (1 + lift)} for base in BASE_RATES]
-            history = _play(["a", "b"], rates, rng)
+            history = _play(rates, rng, _evened)
             design = Design(control_id="a", weights={"a": 0.5, "b": 0.5}, metrics=[METRIC])
             groups = [sum((period.groups[side] for period in history), Group(variant_id=name)) for side, name in enumerate("ab")]
             for column, readout in enumerate((read(design, groups), read_periods(design, history))):
@@ -109,28 +149,45 @@ def changing_shares(trial: Trial) -> Finding:
     )
 
 
-def _play(names: list[str], rates: list[dict[str, float]], rng: np.random.Generator) -> list[Period]:
-    """Periods of a bandit that starts evenly and is given everything seen before each period."""
+Believe = Callable[[Sequence[Period]], dict[str, Moments]]
+"""From what was seen to the users that a bandit believes each variant to have had."""
+
+
+def _play(rates: Sequence[Mapping[str, float]], rng: np.random.Generator, believe: Believe) -> list[Period]:
+    """Periods of a bandit that starts evenly and is given everything seen before each period.
+
+    Its posteriors are those of the product in their normal form, which is quicker where thousands are wanted.
+    """
     history: list[Period] = []
+    names = list(rates[0])
     weights = dict.fromkeys(names, 1 / len(names))
-    seen = {name: np.array([0, 0]) for name in names}
     for truth in rates:
         users = rng.multinomial(USERS_PER_PERIOD, [weights[name] for name in names])
         groups = []
         for name, count in zip(names, users, strict=True):
             converted = int(rng.binomial(count, truth[name]))
-            seen[name] = seen[name] + [count, converted]
             groups.append(Group(variant_id=name, user_count=int(count), metrics={METRIC.name: Observed.conversions(int(count), converted)}))
         history.append(Period(weights=weights, groups=groups))
-        weights = thompson_weights({name: _posterior(*map(int, seen[name])) for name in names})
+        weights = thompson_weights({name: mean_posterior(_known(one)) for name, one in believe(history).items()})
     return history
 
 
-def _posterior(count: int, converted: int) -> Posterior:
-    """As `conversion_posterior`, in its normal form, which is quicker where thousands are wanted."""
-    share = (1 + converted) / (2 + count)
-    return mean_posterior(Estimate(share, share * (1 - share) / (3 + count), count))
+def _evened(history: Sequence[Period]) -> dict[str, Moments]:
+    """As the server does."""
+    return evened(Design(control_id="a", weights=history[0].weights, metrics=[METRIC]), history)
 
 
-ROW_COUNT = 3
-"""Steps of the two tables."""
+def _pooled(history: Sequence[Period]) -> dict[str, Moments]:
+    """As a bandit that knows nothing of time."""
+    variants = zip(*(period.groups for period in history), strict=True)
+    return {groups[0].variant_id: together([group.metrics[METRIC.name].moments for group in groups], 1) for groups in variants}
+
+
+def _known(one: Moments) -> Estimate:
+    """The normal form of Beta(1 + converted, 1 + others)."""
+    share = (1 + one.sums[0]) / (2 + one.count)
+    return Estimate(float(share), float(share * (1 - share) / (3 + one.count)), one.count)
+
+
+ROW_COUNT = 5
+"""Steps of the three tables."""

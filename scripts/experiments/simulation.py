@@ -17,6 +17,7 @@ SIMULATIONS: tuple[Callable[[Trial], Finding], ...] = (
     checks.splits,
     checks.clustering,
     adaptive.regret,
+    adaptive.believed,
     adaptive.changing_shares,
     interleaving.interleaving,
 )

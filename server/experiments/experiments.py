@@ -21,6 +21,7 @@ from server.experiments.breakdown import by_segment, by_time
 from server.experiments.gathering import Gathering
 from server.experiments.method import interleaves
 from server.experiments.metrics import design_of
+from server.experiments.observed import Period
 from server.experiments.preference_answer import preference_answer
 from server.experiments.readout import read, read_periods
 from server.experiments.running import RunningExperiments
@@ -171,6 +172,10 @@ class Experiments:
             MISMATCHES.labels(experiment.experiment_id).inc()
             log.warning("an experiment's users are not shared out as planned", experiment=experiment.experiment_id)
         return response
+
+    async def periods(self, experiment: pb.Experiment, as_of: datetime) -> list[Period]:
+        """What was seen of an experiment up to a time, by weights."""
+        return (await Gathering(self._mongo, experiment, as_of=as_of).gather()).periods
 
     async def _read(
         self, experiment: pb.Experiment, request: pb.GetExperimentResultsRequest, now: datetime

@@ -103,25 +103,32 @@ def posteriors_of(design: Design, periods: Sequence[Period]) -> dict[str, Poster
     A share of users has a Beta posterior, everything else a normal one around its value; with CUPED, around the adjusted value. A variant
     with fewer than MIN_CONVERSIONS users with a value other than 0 cannot tell how its users vary, and is taken to vary as all do.
     """
-    metric, there = design.primary, _comparable(design, periods)
-    observed = {name: [_observed(metric, group) for group in groups] for name, groups in there.items()}
-    converted = {name: sum(one.converted_count for one in parts) for name, parts in observed.items()}
-    if not all(observed.values()) or sum(converted.values()) < MIN_CONVERSIONS:
+    metric, users = design.primary, evened(design, periods)
+    if not users:
         return None
+    found = adjusted(metric.kind, list(users.values()))
+    if found is None and metric.kind is Kind.PROPORTION:
+        return {name: _of_share(metric, one) for name, one in users.items()}
+    values = found.estimates if found is not None else [estimate(metric.kind, one) for one in users.values()]
+    known = {name: _turned(metric, one) for name, one in zip(users, values, strict=True) if one is not None and one.variance > 0}
+    return {name: mean_posterior(one) for name, one in known.items()} if len(known) == len(users) else None
+
+
+def evened(design: Design, periods: Sequence[Period]) -> dict[str, Moments]:
+    """The primary metric's moments by variant, each brought to the same mixture of periods; empty: too few conversions in all."""
+    there = _comparable(design, periods)
+    observed = {name: [_observed(design.primary, group) for group in groups] for name, groups in there.items()}
+    converted = {name: sum(one.converted_count for one in parts) for name, parts in observed.items()}
+    if sum(converted.values()) < MIN_CONVERSIONS:
+        return {}
     everybody = together([one.moments for parts in observed.values() for one in parts], 0)
     user_counts = [sum(group.user_count for group in groups) for groups in zip(*there.values(), strict=True)]
-    evened = {
+    return {
         name: standardised(
             [one.moments for one in parts], user_counts, None if converted[name] >= MIN_CONVERSIONS else everybody.covariance
         )
         for name, parts in observed.items()
     }
-    found = adjusted(metric.kind, list(evened.values()))
-    if found is None and metric.kind is Kind.PROPORTION:
-        return {name: _of_share(metric, one) for name, one in evened.items()}
-    values = found.estimates if found is not None else [estimate(metric.kind, one) for one in evened.values()]
-    known = {name: _turned(metric, one) for name, one in zip(evened, values, strict=True) if one is not None and one.variance > 0}
-    return {name: mean_posterior(one) for name, one in known.items()} if len(known) == len(evened) else None
 
 
 def _comparable(design: Design, periods: Sequence[Period]) -> dict[str, list[Group]]:
@@ -148,4 +155,5 @@ def _told(design: Design, rule: Rule, weights: Mapping[str, float], user_count: 
     moves = ", ".join(f"{name} {design.weights[name]:.1%} → {weight:.1%}" for name, weight in weights.items())
     spare = 1.0 - rule.floor * len(weights)
     best = ", ".join(f"{name} {(weight - rule.floor) / spare if spare > 0 else 0:.3f}" for name, weight in weights.items())
-    return f"{moves}; probability to be best by {design.primary.name}: {best}; {user_count:,} users in {period_count:,} periods"
+    periods = f"{period_count:,} period{'s' if period_count > 1 else ''}"
+    return f"{moves}; probability to be best by {design.primary.name}: {best}; {user_count:,} users in {periods}"

@@ -147,6 +147,11 @@ class RunningExperiments:
             ),
         )
 
+    @property
+    def experiments(self) -> list[pb.Experiment]:
+        """Those that run, as last read; oldest start first."""
+        return [one.experiment for one in self._in_force]
+
     async def refresh(self) -> None:
         """Reads what is in force.
 

@@ -52,7 +52,7 @@ def test_one_period_is_as_if_nothing_were_brought_to_anything() -> None:
     assert found.outcome is Outcome.MOVED
     assert found.weights == pytest.approx(expected)
     assert found.why.startswith(f"a 50.0% → {expected['a']:.1%}, b 50.0% → {expected['b']:.1%}; probability to be best by bought: a 0.")
-    assert found.why.endswith("2,040 users in 1 periods")
+    assert found.why.endswith("2,040 users in 1 period")
 
 
 def test_whoever_had_more_users_in_good_times_is_no_better_for_that() -> None:
