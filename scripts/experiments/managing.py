@@ -20,6 +20,8 @@ from scripts.connection import DEFAULT_ADDRESS, Connection
 from scripts.experiments.preference_table import preference_table
 from scripts.model_calls import Json, Server, moment
 from scripts.simulation.failure import Failed
+from server.experiments.metrics import name_of
+from server.experiments.reweighting import rule_of
 
 CALL_SECONDS = 60.0
 PAGE_SIZE = 200
@@ -100,7 +102,7 @@ def list_experiments(
 
 
 def show_experiment(name: Name, server: Server = DEFAULT_ADDRESS, as_json: Json = False) -> None:
-    """Shows an experiment and its history.
+    """Shows an experiment, its history, and its weights over time.
 
     Examples:
 
@@ -115,6 +117,14 @@ def show_experiment(name: Name, server: Server = DEFAULT_ADDRESS, as_json: Json 
         print(json.dumps(_as_json(found), indent=2))
         return
     _print_experiment(found.experiment, False)
+    if found.experiment.HasField("bandit"):
+        print(f"a bandit: {_rule(found.experiment)}")
+    if found.experiment.stop_on_breach:
+        print("stops by itself as soon as a guardrail is breached")
+    if found.experiment.verdict:
+        print(f"verdict: {found.experiment.verdict}")
+    if found.experiment.weight_periods:
+        Console().print(_weights_table(found.experiment))
     for change in found.changes:
         print(f"{moment(change.change_time)}  {change.action}{': ' if change.description else ''}{change.description}")
 
@@ -233,6 +243,24 @@ def _print_comparison(console: Console, found: pb.GetExperimentResultsResponse) 
         console.print(_metric_table(f"{segment.dimension} = {segment.value}", "segment", segment.values, segment.comparisons))
     if found.segment_warning:
         console.print(found.segment_warning, highlight=False, markup=False)
+
+
+def _rule(experiment: pb.Experiment) -> str:
+    """What a bandit's weights follow, in words."""
+    rule, metric = rule_of(experiment.bandit), name_of(experiment.primary_metric)
+    return (
+        f"weights follow {metric}, at least {rule.floor:.1%} each, changed every {rule.update_interval} at most, once every variant has "
+        f"{rule.min_users:,} users"
+    )
+
+
+def _weights_table(experiment: pb.Experiment) -> Table:
+    """Every change of weights."""
+    names = [variant.variant_id for variant in experiment.variants]
+    table = Table("weights since", *names, box=None, pad_edge=False)
+    for period in experiment.weight_periods:
+        table.add_row(moment(period.start_time), *(f"{period.weights[name]:.1%}" for name in names))
+    return table
 
 
 def _metric_table(name: str, role: str, values: Any, comparisons: Any) -> Table:

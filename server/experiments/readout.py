@@ -11,7 +11,7 @@ from server.experiments.design import Design, Metric, Role
 from server.experiments.observed import Group, Observed, Period, in_order
 from server.inference.batches import TUNING_PERIODS, batched
 from server.inference.bayes import outlook
-from server.inference.difference import Scale, difference
+from server.inference.difference import Difference, Scale, difference
 from server.inference.estimate import Estimate, Kind, adjusted, estimate
 from server.inference.moments import Moments
 from server.inference.multiplicity import Correction
@@ -148,7 +148,10 @@ def _compare(
     found = {}
     if control is not None and treatment is not None:
         found = {scale: one for scale in Scale if (one := difference(control, treatment, scale)) is not None}
-    fewest = min(observed[name].converted_count for name in (design.control_id, variant_id))
+    sides = observed[design.control_id], observed[variant_id]
+    fewest = min(one.converted_count for one in sides)
+    if metric.role is Role.GUARDRAIL and fewest < design.min_conversions and (harm := _as_if_alike(design, metric, *sides)) is not None:
+        found, fewest = {Scale.ABSOLUTE: harm}, design.min_conversions
     return compared(
         design,
         metric,
@@ -159,6 +162,24 @@ def _compare(
         lacking_conversions=max(0, design.min_conversions - fewest),
         variance_reduction=reduction,
     )
+
+
+def _as_if_alike(design: Design, metric: Metric, control: Observed, treatment: Observed) -> Difference | None:
+    """The absolute difference of a guardrail that has hardly a value other than 0 on one side; None: too little to tell by.
+
+    A variant that always fails beside a control that never does would else never have conversions enough on both sides, nor any variation
+    within them. So the error is that of users who are all alike, whatever their variant, which is right where nothing is: as of a score
+    test. Enough are as many conversions as would, were both alike, be MIN_CONVERSIONS on either side.
+    """
+    counts = control.moments.count, treatment.moments.count
+    a, b = estimate(metric.kind, control.moments), estimate(metric.kind, treatment.moments)
+    expected = (control.converted_count + treatment.converted_count) * min(counts) / max(1, sum(counts))
+    if a is None or b is None or expected < design.min_conversions:
+        return None
+    whole = estimate(metric.kind, control.moments + treatment.moments)
+    assert whole is not None
+    a, b = (replace(one, variance=whole.variance * whole.count / one.count) for one in (a, b))
+    return difference(a, b)
 
 
 def _over_periods(design: Design, whole: MetricReadout, comparison: Comparison, parts: Sequence[Readout]) -> Comparison:

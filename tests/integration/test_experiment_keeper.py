@@ -196,6 +196,7 @@ async def test_of_two_servers_one_acts_and_the_other_takes_over_when_it_is_gone(
     clock.now = START + DAY
     await asyncio.gather(first.tick(), second.tick())
     assert [action for action, _ in await actions(first)] == ["create", "start", "reweight"]
+    await first.running.refresh()
     await store(mongo, came(first, "v", 600, clock.now, {"a": 0.9, "b": 0.1, "c": 0.1}), seed=2)
     clock.now = START + 2 * DAY + timedelta(seconds=1)
     for server in (second, first, second):
@@ -269,3 +270,77 @@ async def test_shares_that_are_not_as_they_should_be_move_nothing(mongo: Mongo) 
     await server.tick()
     assert counted("weight_updates", "void") == void + 1
     assert len(await actions(server)) == 2
+
+
+GUARDED: dict[str, object] = {
+    "bandit": None,
+    "primary_metric": pb.ExperimentMetric(kind=pb.METRIC_KIND_ENGAGEMENT),
+    "guardrails": [pb.ExperimentMetric(kind=pb.METRIC_KIND_CONVERSION, type="save", margin=0.1)],
+}
+
+
+async def test_harm_stops_what_asks_for_it_and_says_why(mongo: Mongo) -> None:
+    clock = Clock()
+    server = await begun(mongo, clock, stop_on_breach=True, **GUARDED)
+    stopped = counted("breach_looks", "stopped")
+    await store(mongo, came(server, "u", 1200, START, {"a": 0.3, "b": 0.3, "c": 0.0}), seed=1)
+    clock.now = START + timedelta(hours=3)
+    await server.tick()
+    found, changes = await server.experiments.get("e")
+    assert (found.state, found.stop_time.ToDatetime(UTC)) == (pb.EXPERIMENT_STATE_STOPPED, clock.now)
+    assert found.verdict.startswith("Stopped by itself, a guardrail is breached: conversion:save of c is -0.")
+    assert "against a (95% interval -0." in found.verdict
+    assert (changes[-1].action, changes[-1].description, changes[-1].etag) == ("stop_on_breach", found.verdict, found.etag)
+    assert list(server.running.treatment("home", "somebody").assignments) == []
+    assert counted("breach_looks", "stopped") == stopped + 1
+    # It is over: nobody looks again. What is to be learned from it may still be said.
+    clock.now += timedelta(hours=1)
+    await server.tick()
+    assert counted("breach_looks", "stopped") == stopped + 1
+    ended = await server.experiments.stop(pb.StopExperimentRequest(experiment_id="e", winner_variant_id="b", verdict="b, for all."))
+    assert (ended.state, ended.verdict) == (pb.EXPERIMENT_STATE_CONCLUDED, "b, for all.")
+
+
+async def test_what_breaches_nothing_or_did_not_ask_runs_on(mongo: Mongo) -> None:
+    clock = Clock()
+    server = await begun(mongo, clock, stop_on_breach=True, **GUARDED)
+    sound = counted("breach_looks", "sound")
+    await store(mongo, came(server, "u", 600, START, {"a": 0.3, "b": 0.3, "c": 0.3}), seed=1)
+    for minutes, looks in ((180, 1), (185, 1), (191, 2)):
+        clock.now = START + timedelta(minutes=minutes)
+        await server.tick()
+        assert counted("breach_looks", "sound") == sound + looks
+    # It may be asked for, or no more, while it runs; then the harm is there and nobody stops it.
+    found, _ = await server.experiments.get("e")
+    found.stop_on_breach = False
+    await server.experiments.update(found)
+    await store(mongo, came(server, "v", 1200, START + timedelta(hours=4), {"a": 0.3, "b": 0.3, "c": 0.0}), seed=2)
+    clock.now = START + timedelta(hours=6)
+    await server.tick()
+    results = await server.experiments.results(pb.GetExperimentResultsRequest(experiment_id="e"))
+    assert list(results.verdict.breaches) == ["c: conversion:save"]
+    assert (await server.experiments.get("e"))[0].state == pb.EXPERIMENT_STATE_RUNNING
+    assert counted("breach_looks", "sound") == sound + 2
+    found, _ = await server.experiments.get("e")
+    found.stop_on_breach = True
+    await server.experiments.update(found)
+    await server.tick()
+    assert (await server.experiments.get("e"))[0].state == pb.EXPERIMENT_STATE_STOPPED
+
+
+async def test_one_that_cannot_be_read_holds_up_no_other(mongo: Mongo) -> None:
+    clock = Clock()
+    server = await begun(mongo, clock)
+    await store(mongo, came(server, "u", 600, START, RATES), seed=1)
+    odd = wanted(experiment_id="odd", surface="odd", stop_on_breach=True)
+    await server.experiments.create(odd)
+    clock.now = START - timedelta(minutes=1)
+    await server.experiments.start("odd", "")
+    clock.now = START + DAY
+    # A slate that nothing of ours writes: the readout of its experiment fails.
+    await mongo.collection("slates").insert_one(
+        {"_id": "odd", "user_id": "u", "items": [], "show_time": START, "receive_time": START, "experiments": [{"id": "odd"}]}
+    )
+    await server.tick()
+    assert (await actions(server))[-1][0] == "reweight"
+    assert (REGISTRY.get_sample_value("rankloop_experiment_breach_looks_total", {"experiment_id": "odd", "outcome": "failed"}) or 0) > 0

@@ -210,6 +210,46 @@ def test_one_period_is_the_plain_readout() -> None:
     assert (other.value, other.low, other.high, other.p_value) == pytest.approx((one.value, one.low, one.high, one.p_value))
 
 
+@pytest.mark.parametrize(
+    ("control", "variant", "breached"),
+    [
+        ((300, 0), (300, 300), True),  # which never fails against which always does: neither varies
+        ((300, 1), (300, 300), True),
+        ((300, 0), (300, 150), True),
+        ((300, 3), (300, 0), False),
+        ((300, 300), (300, 0), False),
+        ((300, 0), (300, 40), False),  # 40 conversions would be 20 on either side
+        ((300, 0), (300, 0), False),
+        ((9500, 0), (500, 499), False),  # 25 of 500 are expected where 499 of 10,000 fail: just too few
+        ((9500, 0), (520, 520), True),
+        ((9500, 52), (500, 0), False),
+        ((0, 0), (300, 300), False),
+    ],
+)
+@pytest.mark.parametrize("kind", [Kind.PROPORTION, Kind.RATIO])
+def test_a_guardrail_hears_of_harm_on_one_side_alone(
+    kind: Kind, control: tuple[int, int], variant: tuple[int, int], breached: bool
+) -> None:
+    """Users with two slates each, of whom so many fail both times."""
+    errors = Metric(name="errors", kind=kind, role=Role.GUARDRAIL, better=Better.LOWER)
+    design = replace(DESIGN, metrics=[BOUGHT, errors])
+
+    def failing(name: str, users: int, failed: int) -> Group:
+        slates = 2 if kind is Kind.RATIO else 1
+        rows = np.array([[slates, slates]] * failed + [[0, slates]] * (users - failed), dtype=float).reshape(users, 2)
+        return Group(
+            variant_id=name, user_count=users, metrics={"errors": Observed(Moments.of(rows if kind is Kind.RATIO else rows[:, :1]), failed)}
+        )
+
+    groups = [failing("a", *control), failing("b", *variant)]
+    assert read(design, groups).of("errors").comparisons[0].breached is breached
+    period = Period(weights={"a": 0.5, "b": 0.5}, groups=groups)
+    assert read_periods(design, [period] * 3).of("errors").comparisons[0].breached is breached
+    # What decides waits for both sides as ever.
+    primary = Design(control_id="a", weights=DESIGN.weights, metrics=[replace(errors, role=Role.PRIMARY)])
+    assert read(primary, groups).comparisons[0].lacking_conversions or min(control[1], variant[1]) >= 25
+
+
 def test_segments_are_corrected_and_come_with_a_warning() -> None:
     parts = {
         ("device", "phone"): [group("a", 3000, bought=300), group("b", 3000, bought=390)],
