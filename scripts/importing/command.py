@@ -14,6 +14,7 @@ import typer
 from runtime.errors import RankloopError
 from scripts.connection import DEFAULT_ADDRESS, Connection
 from scripts.importing import open_bandit, records
+from scripts.importing.arm import Arm, check_arm
 from scripts.importing.importer import Importer, Options, Source
 from scripts.importing.lines import Line, LineFile
 from scripts.importing.progress import default_folder
@@ -21,7 +22,7 @@ from scripts.importing.progress import default_folder
 Format = Literal["records", "open-bandit"]
 
 
-def sources(files: list[Path], form: Format, policy: str | None, items: Path | None, server: str) -> list[Source]:
+def sources(files: list[Path], form: Format, policy: str | None, items: Path | None, server: str, arm: Arm | None = None) -> list[Source]:
     """What to import, item tables first."""
     if form == "records":
         return [Source(path, lambda lines, after: records.read(lines, after=after), f"records {server}") for path in files]
@@ -32,9 +33,10 @@ def sources(files: list[Path], form: Format, policy: str | None, items: Path | N
         name = policy or path.name.split(".")[0] or "open-bandit"
 
         def read(lines: LineFile, after: int, name: str = name) -> Iterator[Line]:
-            return open_bandit.read(lines, policy=name, after=after)
+            return open_bandit.read(lines, policy=name, arm=arm, after=after)
 
-        found.append(Source(path, read, f"open-bandit {name} {server}"))
+        run = f"open-bandit {name} {server}" if arm is None else f"open-bandit {name} {arm.experiment_id} {arm.variant_id} {server}"
+        found.append(Source(path, read, run))
     return found
 
 
@@ -55,6 +57,10 @@ def import_files(
         str | None, typer.Option(help="Open Bandit: the policy's name; without it the file's name up to its first dot.")
     ] = None,
     items: Annotated[Path | None, typer.Option(help="Open Bandit: the table of items.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Open Bandit: the experiment of which the logs are an arm; each arrival is a user of its own then.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Open Bandit: which variant of that experiment.")] = None,
     server: Annotated[str, typer.Option(envvar="RANKLOOP_ADDRESS", help="The server, as host:port.")] = DEFAULT_ADDRESS,
     batch: Annotated[int, typer.Option(min=1, max=1000, help="Records per call.")] = 500,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while the server is away.")] = 60.0,
@@ -78,10 +84,14 @@ def import_files(
 
         rankloop import --format open-bandit --items men-items.csv random-men.csv.gz bts-men.csv.gz
 
+        rankloop import --format open-bandit --experiment shop --variant thompson bts-men.csv.gz
+
         zcat old/*.gz | rankloop import - --bad-lines refused.jsonl
     """
     if form == "records" and (policy is not None or items is not None):
         raise typer.BadParameter("--policy and --items go with --format open-bandit")
+    if (experiment is None) != (variant is None) or (experiment is not None and form == "records"):
+        raise typer.BadParameter("--experiment and --variant go together, and with --format open-bandit; records name theirs themselves")
     if policy is None and form == "open-bandit" and Path("-") in files:
         raise typer.BadParameter("a log from standard input has no name; give the policy's with --policy")
     if bad_lines is not None and len(files) + (items is not None) > 1:
@@ -89,7 +99,8 @@ def import_files(
     counts: Counter[str] = Counter()
     options = Options(batch_size=batch, state_dir=state_dir or default_folder(), restart=restart, bad_lines=bad_lines)
     try:
-        asyncio.run(_import_all(sources(files, form, policy, items, server), server, patience, counts, options))
+        arm = Arm(experiment, variant) if experiment and variant else None
+        asyncio.run(_import_all(sources(files, form, policy, items, server, arm), server, patience, counts, options, arm))
     except RankloopError as error:
         if not counts["lines"]:
             raise
@@ -102,9 +113,13 @@ def import_files(
         raise typer.Exit(1)
 
 
-async def _import_all(found: list[Source], server: str, patience_seconds: float, counts: Counter[str], options: Options) -> None:
+async def _import_all(
+    found: list[Source], server: str, patience_seconds: float, counts: Counter[str], options: Options, arm: Arm | None
+) -> None:
     async with Connection(server, patience_seconds=patience_seconds) as connection:
         await connection.reach()
+        if arm is not None:
+            await check_arm(connection, arm)
         importer = Importer(connection, options, counts)
         for source in found:
             await importer.run(source)

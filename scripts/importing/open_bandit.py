@@ -2,6 +2,9 @@
 
 A row becomes a slate of one item at the row's position, with its propensity and the policy as `algorithm`; a clicked row also becomes
 an interaction. The user is whoever has the row's hashed features: the data know no other identity.
+
+As an arm of an experiment the unit is another one. The policy was drawn for each arrival, not for each person, and the same features came
+under both; so the user is the arrival: the features at that very moment, which the rows of one page share.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from rankloop.v1.catalog_pb2 import Item, User
 from rankloop.v1.record_pb2 import Record
 from rankloop.v1.tracking_pb2 import Interaction, Slate, SlateItem
 from runtime.errors import InvalidInput
+from scripts.importing.arm import Arm
 from scripts.importing.lines import Line, decoded
 
 LOG_COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
@@ -26,8 +30,8 @@ ITEM_PREFIX = "item_feature_"
 REMEMBERED_USERS = 100_000
 
 
-def read(lines: Iterable[tuple[int, bytes]], *, policy: str, after: int = 0) -> Iterator[Line]:
-    """What the rows of a policy's log say, those after line `after`.
+def read(lines: Iterable[tuple[int, bytes]], *, policy: str, arm: Arm | None = None, after: int = 0) -> Iterator[Line]:
+    """What the rows of a policy's log say, those after line `after`; with `arm` as that arm's, its users arrivals.
 
     Raises:
         InvalidInput: a column is missing.
@@ -37,11 +41,11 @@ def read(lines: Iterable[tuple[int, bytes]], *, policy: str, after: int = 0) -> 
         try:
             if fault:
                 raise ValueError(fault)
-            user, records = _impression(policy, number, text, row)
+            user, records = _impression(policy, arm, number, text, row)
         except ValueError as error:
             yield Line(number, text, fault=str(error))
             continue
-        if user.user_id not in known:
+        if arm is None and user.user_id not in known:
             if len(known) == REMEMBERED_USERS:
                 known.clear()  # it only saves saying again who they are
             known.add(user.user_id)
@@ -69,20 +73,26 @@ def read_items(lines: Iterable[tuple[int, bytes]], *, after: int = 0) -> Iterato
         yield Line(number, text, (Record(item=item),))
 
 
-def _impression(policy: str, number: int, text: str, row: Mapping[str, str]) -> tuple[User, tuple[Record, ...]]:
+def _impression(policy: str, arm: Arm | None, number: int, text: str, row: Mapping[str, str]) -> tuple[User, tuple[Record, ...]]:
     """The user and the records of a row. Raises ValueError with the reason."""
     features = {name: value for name, value in row.items() if name.startswith(USER_PREFIX)}
-    user_id = hashlib.sha256("\n".join(features[name] for name in sorted(features)).encode()).hexdigest()[:24]
+    # Of an arm: an arrival, which is nobody in any other arm or import, and its slate none of theirs.
+    own = () if arm is None else (arm.experiment_id, arm.variant_id)
+    moment = () if arm is None else (row["timestamp"],)
+    user_id = _digest(*(features[name] for name in sorted(features)), *own, *moment)[:24]
     shown = Timestamp()
     shown.FromDatetime(_time(row["timestamp"]))
     # The row's own content is part of its id: another log under the same policy's name is another log.
-    ranking_id = f"{policy}:{number}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    ranking_id = f"{policy}:{number}:{_digest(text, *own)[:12]}"
     item = SlateItem(
         item_id=row["item_id"],
         position=_integer(row, "position", 1, 1000),
         propensity=_propensity(row["propensity_score"]),
     )
     slate = Slate(ranking_id=ranking_id, user_id=user_id, algorithm=policy, show_time=shown, items=[item])
+    if arm is not None:
+        slate.experiment_id, slate.variant_id = arm.experiment_id, arm.variant_id
+        slate.context.update(features)
     records = [Record(slate=slate)]
     if _integer(row, "click", 0, 1):
         click = Interaction(
@@ -90,6 +100,10 @@ def _impression(policy: str, number: int, text: str, row: Mapping[str, str]) -> 
         )
         records.append(Record(interaction=click))
     return User(user_id=user_id, attributes=features), tuple(records)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _rows(lines: Iterable[tuple[int, bytes]], columns: Iterable[str], after: int) -> Iterator[tuple[int, str, dict[str, str], str]]:

@@ -20,9 +20,10 @@ import pytest
 from google.protobuf import json_format
 from stacks import Up, ask, command, environment, rankloop, running
 
-from rankloop.v1 import stats_pb2
+from rankloop.v1 import experiment_pb2, stats_pb2
 from rankloop.v1.catalog_pb2 import GetItemRequest, Item, User
 from rankloop.v1.catalog_pb2_grpc import CatalogServiceStub
+from rankloop.v1.experiment_pb2_grpc import ExperimentServiceStub
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from rankloop.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloop.v1.record_pb2 import Record
@@ -276,6 +277,48 @@ def test_open_bandit_logs_come_out_as_they_were_counted(up: Up, tmp_path: Path) 
     assert by_algorithm == {(name,): (shown[name, ""], clicked[name, ""]) for name in logs}
     by_position = performance(server, "algorithm", "position")
     assert by_position == {key: (shown[key], clicked[key]) for key in shown if key[1]}
+
+
+def test_two_policies_are_the_arms_of_an_experiment(up: Up, tmp_path: Path) -> None:
+    """600 rows against 200, weights as the files are long. Which rows were clicked is known, so is every figure of the readout."""
+    logs = {name: bandit_log(tmp_path / f"{name}.csv.gz", seed, count) for name, seed, count in (("even", 11, 600), ("learned", 12, 200))}
+    # Two impressions of one page are one arrival.
+    logs["even"][1] |= {name: logs["even"][0][name] for name in logs["even"][0] if name.startswith(("timestamp", "user_feature"))}
+    with gzip.open(tmp_path / "even.csv.gz", "wt", newline="") as file:
+        writer = csv.DictWriter(file, list(logs["even"][0]))
+        writer.writeheader()
+        writer.writerows(logs["even"])
+    server = up.ready["server"]
+    wanted = experiment_pb2.Experiment(
+        experiment_id="policies",
+        variants=[experiment_pb2.Variant(variant_id=name, weight=weight) for name, weight in (("even", 0.75), ("learned", 0.25))],
+        primary_metric=experiment_pb2.ExperimentMetric(kind=experiment_pb2.METRIC_KIND_CTR),
+    )
+
+    def arm(experiment: str, variant: str) -> subprocess.CompletedProcess[str]:
+        line = ["import", "--format", "open-bandit", "--experiment", experiment, "--variant", variant, str(tmp_path / f"{variant}.csv.gz")]
+        return rankloop(*line, "--server", server, "--state-dir", str(tmp_path / "state"))
+
+    assert "--experiment: there is no experiment policies" in arm("policies", "even").stderr
+    ask(server, ExperimentServiceStub, "CreateExperiment", experiment_pb2.CreateExperimentRequest(experiment=wanted))
+    refused = arm("policies", "odd")
+    assert refused.returncode == 1
+    assert "--variant: policies has no variant odd; it has even, learned" in refused.stderr
+    for name, rows in logs.items():
+        done = arm("policies", name)
+        assert done.returncode == 0, done.stderr
+        assert f"slates: {len(rows)} stored, 0 known already, 0 refused" in done.stdout
+        assert f"slates: 0 stored, {len(rows)} known already, 0 refused" in arm("policies", name).stdout
+    wait_folded(server)
+    request = experiment_pb2.GetExperimentResultsRequest(experiment_id="policies", segment_by=["user_feature_0"])
+    found = ask(server, ExperimentServiceStub, "GetExperimentResults", request)
+    clicked = {name: sum(int(row["click"]) for row in rows) for name, rows in logs.items()}
+    assert {one.variant_id: (one.user_count, one.exposure_count) for one in found.variants} == {"even": (599, 600), "learned": (200, 200)}
+    assert (found.sample_ratio.void, found.mixed_user_count, found.anonymous_slate_count) == (False, 0, 0)
+    for value in found.metrics[0].values:
+        assert value.value == pytest.approx(clicked[value.variant_id] / len(logs[value.variant_id]), rel=1e-12)
+    assert sum(value.user_count for segment in found.segments for value in segment.values) == 799
+    assert not found.verdict.winner_variant_id
 
 
 def test_a_file_of_another_kind_is_refused_as_a_whole(up: Up, tmp_path: Path) -> None:

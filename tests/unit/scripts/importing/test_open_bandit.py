@@ -8,6 +8,7 @@ import pytest
 
 from rankloop.v1.record_pb2 import Record
 from runtime.errors import InvalidInput
+from scripts.importing.arm import Arm
 from scripts.importing.lines import Line
 from scripts.importing.open_bandit import read, read_items
 
@@ -107,3 +108,24 @@ def test_items_have_hashed_attributes_and_numbers() -> None:
     item = line.records[0].item
     assert (item.item_id, dict(item.numbers)) == ("7", {"item_feature_0": -0.5})
     assert dict(item.attributes) == {"item_feature_1": "ceca", "item_feature_2": "eb6f"}
+
+
+def test_as_an_arm_the_user_is_the_arrival() -> None:
+    """The features at that moment: the third row is on the page of the first, the fourth is the same features later."""
+    page = "2,2019-11-24 00:03:13.442536+00:00,31,2,1,1.0,aa,bb,0.0"
+    later = "3,2019-11-25 00:03:13.442536+00:00,14,3,0,0.5,aa,bb,0.0"
+    rows = [*ROWS[:2], page, later]
+    arms = {name: list(read(lines(*rows), policy="random", arm=Arm("shop", name))) for name in ("uniform", "thompson")}
+    slates = [record.slate for record in of_kind(arms["uniform"], "slate")]
+    assert {(slate.experiment_id, slate.variant_id, slate.algorithm) for slate in slates} == {("shop", "uniform", "random")}
+    users = [slate.user_id for slate in slates]
+    assert users[0] == users[2]
+    assert len(set(users)) == 3
+    assert dict(slates[0].context) == {"user_feature_0": "aa", "user_feature_1": "bb"}
+    clicks = [record.interaction for record in of_kind(arms["uniform"], "interaction")]
+    assert [(click.user_id, click.ranking_id) for click in clicks] == [(slate.user_id, slate.ranking_id) for slate in slates[1:3]]
+    # Nobody of it is anybody of another arm, or of the log without an arm; and an arrival is no person for the catalogue.
+    others = [*of_kind(arms["thompson"], "slate"), *of_kind(parsed(*rows), "slate")]
+    assert not {one.slate.user_id for one in others} & set(users)
+    assert not {one.slate.ranking_id for one in others} & {one.ranking_id for one in slates}
+    assert not of_kind(arms["uniform"], "user")
