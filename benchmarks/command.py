@@ -173,6 +173,27 @@ def stats(
     _write(json_file, {"calls": [asdict(one) for one in found]})
 
 
+@app.command("export")
+def export(
+    sizes: Annotated[list[int] | None, typer.Option("--events", min=1000, help="Events kept; may be given several times.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """`rankloop export` of interactions and slates in every form, beside reading the same documents with the driver alone; and its memory.
+
+    Examples:
+
+        rankloop bench export --events 20000 --events 100000 --json export.json
+    """
+    from benchmarks.export import bench as measure
+    from benchmarks.export import rows
+
+    asked = sorted(set(sizes or [100_000, 500_000]))
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory, steps(Console(stderr=True)) as progress:
+        found = asyncio.run(measure(Path(directory), asked, progress))
+    print("\n".join(rows(found)))
+    _write(json_file, {"exports": [{**asdict(one), "per_second": one.per_second} for one in found]})
+
+
 @app.command("train")
 def train(
     rows: Annotated[int, typer.Option(min=2_000, help="Impressions, ten to a slate.")] = 1_000_000,

@@ -69,3 +69,14 @@ def resident_bytes(pid: int) -> int:
     """Of a process, as the kernel counts it."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def reset_peak(pid: int) -> None:
+    """Lets the kernel forget how much a process had resident at most."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most that a process had resident since it began, or since `reset_peak`."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
