@@ -7,6 +7,7 @@ is. What is derived lies beside the old under other names; nothing changes befor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -118,19 +119,23 @@ async def resting_fold(lease: Lease) -> AsyncIterator[None]:
             raise Aborted("a fold worker holds its lease and does not let go; is it hanging? Stop it and try again", reason="LEASE_HELD")
         await asyncio.sleep(lease.seconds / 20)
 
+    over = asyncio.Event()
+
     async def renew() -> None:
-        while True:
+        while not over.is_set():
             await asyncio.sleep(lease.seconds / 4)
-            try:
+            with contextlib.suppress(Unavailable):
                 await lease.claim()
-            except Unavailable:
-                continue
 
     renewing = asyncio.create_task(renew())
     try:
         yield
     finally:
+        # Before Python 3.12 a cancellation that meets the end of a wait within the driver is lost. Whoever went on renewing would take the
+        # lease anew and keep it, so this says twice that it is over, and lets go when nobody renews any more.
+        over.set()
         renewing.cancel()
+        await asyncio.wait([renewing])
         await lease.release()
 
 

@@ -33,8 +33,6 @@ METHODS: dict[str, tuple[str, Any]] = {
     "outcomes": ("RecordOutcomes", pb.RecordOutcomesRequest),
 }
 LARGEST = {"interactions": 20, "slates": 6, "outcomes": 6}
-BURST_CALLS = 2
-"""A burst has one call at least, and at most so many for each caller."""
 SOUND_CODES = ("OK", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED")
 
 
@@ -70,7 +68,7 @@ class Oracle:
         random_ = random.Random(f"{self._payloads.seed}:bursts")
         while True:
             before = self._next.total()
-            self._permit(random_.randint(1, BURST_CALLS * callers))
+            self._permit(random_.randint(1, callers))
             await self._permits.join()
             await asyncio.sleep(random_.uniform(0.5, 1.5) * (self._next.total() - before) / rate if rate else 0.0)
 

@@ -37,7 +37,7 @@ class Scene:
     """Names of the repertoire, in their order; `disk_full` where there is a mount."""
     enough: Enough
     callers: int = 8
-    rate: float = 60.0
+    rate: float = 40.0
     """New entries a second, about, in bursts; 0: as many as there is room for."""
     mount: Path | None = None
     """A small file system for MongoDB's data."""
@@ -64,7 +64,7 @@ async def play(scene: Scene, folder: Path, seed: int) -> SceneReport:
         await audience.wait_acknowledged(20)
         for name in scene.faults:
             # A random moment: so many calls from now, and within the next one.
-            await audience.wait_acknowledged(random_.randint(1, 12))
+            await audience.wait_acknowledged(random_.randint(1, 8))
             await audience.wait_begun()
             await asyncio.sleep(random_.uniform(0, 0.01))
             if name == "disk_full":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from collector.inspection import replay
 from collector.labels import Combination
 from collector.ledger import Ledger
 from collector.quarantine import Quarantine
-from collector.rebuild import Recount, rebuild, recount
+from collector.rebuild import Recount, rebuild, recount, resting_fold
 from collector.retention import cut_of, sweep
 from collector.settings import LabelSettings, RetentionSettings
 from collector.tally import day_of
@@ -140,6 +141,32 @@ async def test_an_asker_that_died_is_not_waited_for_for_ever(mongo: Mongo) -> No
     await asker.ask()
     assert not await lease_of(mongo, "worker").claim()
     assert await worker.claim()
+
+
+class Deaf(Lease):
+    """Loses a cancellation, as a wait within the driver may before Python 3.12."""
+
+    renewing: asyncio.Event
+
+    async def claim(self) -> bool:
+        if self.epoch and not self.renewing.is_set():
+            self.renewing.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return await super().claim()
+
+
+async def test_who_is_done_does_not_take_the_lease_anew(mongo: Mongo) -> None:
+    real = lambda: datetime.now(NOW.tzinfo)  # noqa: E731
+    lease = Deaf(mongo, "fold", "doctor", 1, real)
+    lease.renewing = asyncio.Event()
+    before = asyncio.all_tasks()
+    async with resting_fold(lease):
+        await lease.renewing.wait()
+    assert asyncio.all_tasks() == before
+    worker = lease_of(mongo, "worker", real)
+    assert await worker.claim()
+    assert lease.epoch == 0
 
 
 async def test_a_running_worker_makes_way_and_goes_on(mongo: Mongo) -> None:
