@@ -274,6 +274,36 @@ def quality(
         raise typer.Exit(1)
 
 
+@app.command("interleaving")
+def interleaving(
+    users: Annotated[int, typer.Option(min=100, help="People; a quarter of them come to interleaved slates.")] = 1_200,
+    slates: Annotated[int, typer.Option(min=500, help="Slates that the model learns from, and as many after it.")] = 6_000,
+    batch: Annotated[int, typer.Option(min=10, help="People between two looks.")] = 100,
+    calls: Annotated[int, typer.Option(min=10, help="Rankings of either kind whose time is taken.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="The world.")] = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Users that an A/B test and interleaving need for the same verdict: prior_score against a model, on simulated people.
+
+    Also what a slate of two rankings costs beside one of a single ranking.
+
+    Examples:
+
+        rankloop bench interleaving --seed 2 --json interleaving.json
+    """
+    from benchmarks.interleaving import bench as measure
+
+    with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory:
+        found = asyncio.run(measure(Path(directory), seed=seed, users=users, slates=slates, batch=batch, calls=calls, say=_say))
+    table = Table("design", "better", "users until the verdict", "users for 80 % at one look", "users seen", "in the end")
+    for name, one in (("A/B test", found.ab), ("interleaving", found.interleaving)):
+        counts = [f"{count:,}" if count is not None else "–" for count in (one.users_at_verdict, one.users_needed, one.users_seen)]
+        table.add_row(name, one.better or "–", *counts, one.sentence)
+    Console().print(table)
+    print(f"a ranking by a model: {found.single_milliseconds:.2f} ms; two interleaved: {found.interleaved_milliseconds:.2f} ms (median)")
+    _write(json_file, asdict(found))
+
+
 @app.command("rank")
 def rank(
     calls: Annotated[int, typer.Option(min=100, help="Rankings of 100 candidates by one caller; others in proportion.")] = 2000,

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from scripts.experiments.table import Finding, percent
 from scripts.experiments.trials import Trial, slack
 from scripts.simulation.behaviour import Habits, attention, click_chances
 from scripts.simulation.truth import truth_of
 from scripts.simulation.world import Floats, make_world
-from server.experiments.interleaving import Team, coin_of, preference, team_draft
+from server.experiments.design import MIN_CONVERSIONS
+from server.experiments.interleaving import TUNING_USERS, Team, coin_of, preference, team_draft
 from server.inference import power
 from server.inference.difference import LEVEL, Difference, Scale, difference, welch
 from server.inference.estimate import Kind, estimate
 from server.inference.moments import Moments
+from server.inference.sequential import p_values
 
 PEOPLE, ITEMS = 300, 400
 VISITS = 12
@@ -26,6 +29,14 @@ CANDIDATES, LENGTH = 50, 10
 NOISES = ((1.0, 0.6), (0.8, 0.6))
 """How far either ranking's guess is off the truth, in standard deviations of what items are worth: (control, treatment)."""
 POWER = 0.8
+CLICKS = (0.05, 0.2, 1.0, 3.0)
+"""Of a user, on either ranking's picks, over all slates; mean."""
+SPREAD = 1.0
+"""Standard deviation of the logarithm of how much users click."""
+LOOKED_AT = 2_000
+"""Users of a run of the A/A test."""
+COMPARED = 5
+"""Runs whose last p-value is compared with that of the readout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,5 +140,48 @@ def _interleaving_finds(clicks: Clicks, users: int, rng: np.random.Generator) ->
     return found is not None and found.paired.value > 0 and found.paired.p_value < LEVEL
 
 
-ROW_COUNT = len(NOISES)
-"""Steps of the table."""
+def equal_rankings(trial: Trial) -> Finding:
+    """How often a preference is called that is not there, by somebody who looks after every user."""
+    rows, failures = [], []
+    for place, rate in enumerate(CLICKS):
+        rng = trial.rng(10, place)
+        called = np.zeros(3)
+        for run in range(trial.runs):
+            activity = rate * np.exp(rng.normal(-0.5 * SPREAD**2, SPREAD, LOOKED_AT))
+            credits = (rng.poisson(activity) - rng.poisson(activity)).astype(np.float64)
+            fixed, always_valid = _after_every_user(credits)
+            called += [(always_valid < LEVEL).any(), fixed[-1] < LEVEL, (fixed < LEVEL).any()]
+            if run < COMPARED:
+                found = preference(Moments.of(credits), int((credits > 0).sum()), int((credits < 0).sum()))
+                if found is not None and abs(found.sequential.p_value - always_valid[-1]) > 1e-9:
+                    failures.append(f"the readout says p {found.sequential.p_value} where the simulation has {always_valid[-1]}")
+        shares = called / trial.runs
+        rows.append([f"{rate:g}", *map(percent, shares)])
+        if shares[0] > LEVEL + slack(LEVEL, trial.runs):
+            failures.append(f"with {rate:g} clicks the always-valid test calls {percent(shares[0])} of preferences that are not there")
+        trial.step()
+    return Finding(
+        "equal rankings",
+        f"Interleaving, A/A, {trial.runs:,} runs",
+        "Two rankings that are equally liked, and users who click unequally much. Share of runs in which a preference was called, by "
+        f"somebody who looks after every user from {MIN_CONVERSIONS} users with a preference on, up to {LOOKED_AT:,} users: by the "
+        "always-valid test that the verdict follows (at most 5 %), by the t test at its one look (about 5 %), and by the t test at every "
+        "look.",
+        ["clicks of a user on either side", "sequential", "fixed, one look", "fixed, at every look"],
+        rows,
+        failures,
+    )
+
+
+def _after_every_user(credits: Floats) -> tuple[Floats, Floats]:
+    """(n_users,) p-values of the t test and of the always-valid one after each user; 1 where it is too early."""
+    users, values = np.arange(1.0, len(credits) + 1), np.cumsum(credits)
+    ready = (np.cumsum(credits != 0) >= MIN_CONVERSIONS) & (users > 2)
+    variances = (np.cumsum(credits**2) - values**2 / users) / np.maximum(users - 1, 1)
+    z = np.divide(values / users, np.sqrt(variances / users), out=np.zeros_like(users), where=ready & (variances > 0))
+    fixed = np.where(ready, 2.0 * special.stdtr(np.maximum(users - 1, 1), -np.abs(z)), 1.0)
+    return np.asarray(fixed, dtype=np.float64), np.where(ready, p_values(z, users, LEVEL, TUNING_USERS), 1.0)
+
+
+ROW_COUNT = len(NOISES) + len(CLICKS)
+"""Steps of the tables."""

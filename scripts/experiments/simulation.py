@@ -19,6 +19,7 @@ SIMULATIONS: tuple[Callable[[Trial], Finding], ...] = (
     adaptive.regret,
     adaptive.believed,
     adaptive.changing_shares,
+    interleaving.equal_rankings,
     interleaving.interleaving,
 )
 STEP_COUNT = sum(module.ROW_COUNT for module in (trials, checks, adaptive, interleaving))

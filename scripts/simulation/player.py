@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -127,19 +127,22 @@ class Player:
             for index in range(len(people))
         ]
 
-    async def play(self, phase: str, slate_count: int, on_visit: Callable[[], None] = lambda: None) -> Play:
+    async def play(
+        self, phase: str, slate_count: int, on_visit: Callable[[], None] = lambda: None, *, users: Sequence[int] | None = None
+    ) -> Play:
         """Plays `slate_count` visits; a user's visits come one after another, those of different users side by side.
 
         Args:
             phase: names the draws: who comes when, what is offered, how people feel that day.
             on_visit: called after every visit.
+            users: who comes, in their order, one visit each; None: as `arrivals` draws them.
 
         Raises:
             CallFailed: the server refused a call, or stayed away.
             Failed: a slate was not what was asked for.
         """
         play, outbox, began = Play(), Outbox(self._connection, self._pace.batch_size), time.monotonic()
-        coming = enumerate(arrivals(self.world, slate_count, phase).tolist())
+        coming = enumerate(arrivals(self.world, slate_count, phase).tolist() if users is None else users[:slate_count])
         busy = [asyncio.Lock() for _ in self.world.people.ids]
 
         async def work() -> None:

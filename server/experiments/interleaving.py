@@ -19,7 +19,10 @@ from scipy import special
 from rankloop.assignment import place_of
 from server.inference.difference import LEVEL, Difference, Result, Scale, welch
 from server.inference.moments import Moments
-from server.inference.sequential import TUNING_USERS, sequential
+from server.inference.sequential import sequential
+
+TUNING_USERS = 500
+"""N of the always-valid test of a preference: a tenth of an A/B test's, since interleaving needs so many fewer users."""
 
 
 class Team(StrEnum):

@@ -52,7 +52,7 @@ def preferred(design: Design, group: Group) -> Preferred:
         single_slate_count=group.exposure_count - slates,
         treatment_wins=won,
         control_wins=lost,
-        found=preference(credits, won, lost, level=design.level, tuning_users=design.tuning_users),
+        found=preference(credits, won, lost, level=design.level),
         lacking=max(0, design.min_conversions - won - lost),
     )
 

@@ -33,10 +33,10 @@ class Clock:
         return self.now
 
 
-def service(mongo: Mongo, clock: Clock) -> Experiments:
+def service(mongo: Mongo, clock: Clock) -> tuple[Experiments, RunningExperiments]:
     keeper = ExperimentStore(mongo)
     running = RunningExperiments(keeper, poll_seconds=0.01)
-    return Experiments(mongo, keeper, running, new_id=lambda: "made", clock=clock)
+    return Experiments(mongo, keeper, running, new_id=lambda: "made", clock=clock), running
 
 
 async def run_taste(experiments: Experiments) -> None:
@@ -149,7 +149,7 @@ def told_by(found: pb.PreferenceResult) -> Mapping[str, int]:
 )
 async def test_the_readout_is_a_recount(mongo: Mongo, liking: float, ruling: int, winner: str, said: str) -> None:
     clock = Clock()
-    experiments = service(mongo, clock)
+    experiments, _ = service(mongo, clock)
     await run_taste(experiments)
     sent = played(3, 300, liking)
     await store(mongo, sent, seed=4)
@@ -195,7 +195,7 @@ async def test_the_readout_is_a_recount(mongo: Mongo, liking: float, ruling: int
 
 
 async def test_nobody_came(mongo: Mongo) -> None:
-    experiments = service(mongo, Clock())
+    experiments, _ = service(mongo, Clock())
     await run_taste(experiments)
     found = await experiments.results(pb.GetExperimentResultsRequest(experiment_id="taste"))
     assert found.verdict.ruling == pb.RULING_TOO_EARLY
@@ -203,3 +203,32 @@ async def test_nobody_came(mongo: Mongo) -> None:
     assert not found.preference.HasField("share")
     assert not found.preference.HasField("paired_sequential")
     assert found.preference.lacking_preference_count == 25
+
+
+async def test_an_ab_test_in_another_layer_holds_for_both_rankings(mongo: Mongo) -> None:
+    experiments, running = service(mongo, Clock())
+    for lambda_, layer in ((0.1, "older"), (0.2, "younger")):
+        variants = [pb.Variant(variant_id="all", weight=1.0), pb.Variant(variant_id="none", weight=0.0)]
+        variants[0].parameters.mmr_lambda = lambda_
+        variants[0].parameters.diversifier = "dpp"
+        metric = pb.ExperimentMetric(kind=pb.METRIC_KIND_CTR)
+        await experiments.create(pb.Experiment(experiment_id=layer, layer=layer, variants=variants, primary_metric=metric))
+        await experiments.start(layer, "")
+        if layer == "older":
+            await run_taste(experiments)  # started between the two
+    treatment = running.treatment("home", "ann")
+    assert [(one.experiment_id, one.variant_id) for one in treatment.assignments] == [("older", "all"), ("taste", ""), ("younger", "all")]
+    pair = treatment.interleaving
+    assert pair is not None
+    assert (pair.experiment_id, pair.control_id, pair.treatment_id) == ("taste", "usual", "new")
+    told = [[one.mmr_lambda if one.HasField("mmr_lambda") else None for one in side.parameters] for side in (pair.control, pair.treatment)]
+    assert told == [[0.1, None, 0.2], [0.1, 0.5, 0.2]]
+    tester = running.treatment("home", "user-1")
+    assert tester.interleaving is None
+    assert [one.mmr_lambda for one in tester.parameters] == [0.1, 0.5, 0.2]
+    assert running.treatment("search", "ann").interleaving is None
+    # The winner holds for everybody, once it is promoted.
+    await experiments.stop(pb.StopExperimentRequest(experiment_id="taste", winner_variant_id="new", promote=True))
+    ended = running.treatment("home", "ann")
+    assert ended.interleaving is None
+    assert [one.mmr_lambda for one in ended.parameters] == [0.1, 0.2, 0.5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scripts.experiments import adaptive, checks, trials
+from scripts.experiments import adaptive, checks, interleaving, trials
 from scripts.experiments.command import app
 from scripts.experiments.draws import agreement, draw_pair
 from scripts.experiments.populations import FIGURES, clicks, conversion, revenue
@@ -53,6 +53,12 @@ def test_impressions_are_not_users() -> None:
 def test_a_bandit_loses_less_than_even_shares() -> None:
     found = adaptive.regret(TRIAL)
     assert found.failures == []
+
+
+def test_equal_rankings_are_called_as_seldom_as_promised() -> None:
+    found = interleaving.equal_rankings(TRIAL)
+    assert found.failures == []
+    assert min(share(row[3]) for row in found.rows[1:]) > 0.15  # peeking
 
 
 def test_arrays_say_what_the_product_says() -> None:
