@@ -283,7 +283,7 @@ def interleaving(
     seed: Annotated[int, typer.Option(min=0, help="The world.")] = 1,
     json_file: JsonFile = None,
 ) -> None:
-    """Users that an A/B test and interleaving need for the same verdict: prior_score against a model, on simulated people.
+    """Users that an A/B test and interleaving need for the same verdict: a model against itself, weakened by chance.
 
     Also what a slate of two rankings costs beside one of a single ranking.
 

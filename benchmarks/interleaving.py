@@ -2,8 +2,9 @@
 rankings costs.
 
 A model is trained as in `rankloop demo`. Then the same people come again, one after the other, each for a few slates: most of them into an
-A/B test of the caller's order (`prior_score`) against the model's, the others into the same two rankings interleaved, at the same time and
-from the same catalogue. After every batch of people both are read out, as somebody might who looks every day.
+A/B test of the model's order against the same order weakened by chance, the others into the same two rankings interleaved, at the same time
+and from the same catalogue. So it is known which one is better, and that it is better at every position. After every batch of people both
+are read out, as somebody might who looks every day.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from scipy import special
 
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import experiment_pb2_grpc, ranking_pb2_grpc, stats_pb2, stats_pb2_grpc
+from rankloop.v1.ranking_pb2 import EXPLORATION_POLICY_EPSILON_GREEDY, Exploration
 from scripts.connection import Connection
 from scripts.simulation.failure import Failed
 from scripts.simulation.player import Pace, Player
@@ -36,7 +38,9 @@ VISITS = 4
 """Slates of a user."""
 SHARE_INTERLEAVED = 0.25
 """Of the people, so that the A/B test, which needs more, gets more."""
-BETTER = {pb.RULING_BETTER: "model", pb.RULING_HARMFUL: "usual"}
+EPSILON = 0.4
+"""With this probability the weakened ranking has any candidate left at a position, in place of the next best one."""
+BETTER = {pb.RULING_BETTER: "model", pb.RULING_HARMFUL: "weakened"}
 """Which of the two a verdict names."""
 FOLD_SECONDS = 120.0
 LOOK_SECONDS = 0.2
@@ -143,7 +147,8 @@ async def _race(connection: Connection, seed: int, users: int, batch: int, calls
 
 
 def experiment(name: str, method: pb.ExperimentMethod.ValueType, surface: str = "home", **changed: object) -> pb.Experiment:
-    """The caller's order against the model's, for a part of the people."""
+    """A weakened order against the model's, for a part of the people."""
+    chance = Exploration(policy=EXPLORATION_POLICY_EPSILON_GREEDY, epsilon=EPSILON)
     interleaved = method == pb.EXPERIMENT_METHOD_INTERLEAVING
     fields: dict[str, object] = {
         "experiment_id": name,
@@ -151,7 +156,7 @@ def experiment(name: str, method: pb.ExperimentMethod.ValueType, surface: str = 
         "method": method,
         "traffic": SHARE_INTERLEAVED if interleaved else 1 - SHARE_INTERLEAVED,
         "variants": [
-            pb.Variant(variant_id="usual", weight=0.5, parameters=pb.VariantParameters(algorithm="prior_score")),
+            pb.Variant(variant_id="weakened", weight=0.5, parameters=pb.VariantParameters(mmr_lambda=1.0, exploration=chance)),
             pb.Variant(variant_id="model", weight=0.5, parameters=pb.VariantParameters(mmr_lambda=1.0)),
         ],
     }
