@@ -76,6 +76,8 @@ class Recount:
 async def rebuild(mongo: Mongo, lease: Lease, rule: Combination, progress: Progress) -> None:
     """Derives attributions and tallies anew and puts them in the place of the old. Broken off at any line, the old ones stand.
 
+    Has servers make the digests of experiments anew, too.
+
     Raises:
         Aborted: the lease could not be had, or was lost.
     """
@@ -86,6 +88,8 @@ async def rebuild(mongo: Mongo, lease: Lease, rule: Combination, progress: Progr
         progress.step("switching over")
         for name in DERIVED:
             await mongo.rename_over(f"{name}_next", name)
+        # What experiments are read out from goes by attributions; a digest that stands may know of users whom retention has taken.
+        await mongo.collection("digests").update_many({"state": {"$ne": "standing"}}, {"$set": {"state": "stale"}})
 
 
 async def recount(mongo: Mongo, lease: Lease, rule: Combination, progress: Progress) -> Recount:

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from collector.quarantine import Quarantine
 from collector.settings import RetentionSettings
 from collector.tally import day_of
+from collector.touched import bound_touched
 from runtime.errors import Unavailable
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
@@ -74,5 +75,7 @@ async def keep_sweeping(mongo: Mongo, settings: RetentionSettings, stop: asyncio
             if deleted := await sweep(mongo, settings, clock()):
                 log.info("old entries deleted", count=deleted)
             await Quarantine(mongo, settings.quarantine_limits()).trim(clock())
+            if await bound_touched(mongo):
+                log.warning("nobody took in whose figures changed; digests of experiments are made anew when a server is back")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), settings.sweep_seconds)

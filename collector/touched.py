@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from collector.batch import Batch
+from runtime.lease import unfollow
 from runtime.mongo import Long, Mongo
+
+MOST_REVISIONS = 20_000
+"""Written down at most, about: some hours of a busy fold. Whoever follows and stays away longer looks everything up anew."""
 
 
 def users_of(batch: Batch) -> list[str]:
@@ -22,3 +26,23 @@ def users_of(batch: Batch) -> list[str]:
 async def write_touched(mongo: Mongo, revision: int, batch: Batch, session: Any) -> None:
     """Within the transaction of that revision."""
     await mongo.collection("touched_users").insert_one({"_id": Long(revision), "user_ids": users_of(batch)}, session=session)
+
+
+async def bound_touched(mongo: Mongo) -> bool:
+    """Stops writing down for those who follow, once too much waits for them; says whether it did."""
+    if await mongo.collection("touched_users").estimated_count() <= MOST_REVISIONS:
+        return False
+    await forget_touched(mongo)
+    return True
+
+
+async def forget_touched(mongo: Mongo) -> None:
+    """Nobody follows any more, and what was written down goes.
+
+    Somebody may begin to follow meanwhile: from a later revision than those that are taken away.
+    """
+    touched = mongo.collection("touched_users")
+    newest = await touched.find({}, {"_id": 1}, sort=[("_id", -1)], limit=1)
+    await unfollow(mongo, "fold")
+    if newest:
+        await touched.delete_many({"_id": {"$lte": newest[0]["_id"]}})

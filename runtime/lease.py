@@ -126,11 +126,18 @@ async def follow(mongo: Mongo, name: str) -> int:
     lacking = {"until": LONG_AGO, "holder": "", "epoch": 0, "revision": 0}
     there = {"$set": {field: {"$ifNull": [f"${field}", value]} for field, value in lacking.items()}}
     since = {"$set": {"followed_from": {"$ifNull": ["$followed_from", "$revision"]}}}
-    leases = mongo.collection("leases")
-    known = await leases.find_one({"_id": name, "followed_from": {"$exists": True}})
-    found = known or await leases.find_one_and_update({"_id": name}, [there, since], upsert=True)
+    known = await followed_from(mongo, name)
+    if known is not None:
+        return known
+    found = await mongo.collection("leases").find_one_and_update({"_id": name}, [there, since], upsert=True)
     assert found is not None
     return int(found["followed_from"])
+
+
+async def followed_from(mongo: Mongo, name: str, session: Any = None) -> int | None:
+    """The last revision that may not have been told that the lease is followed; None: it is not."""
+    found = await mongo.collection("leases").find_one({"_id": name, "followed_from": {"$exists": True}}, session=session)
+    return None if found is None else int(found["followed_from"])
 
 
 async def unfollow(mongo: Mongo, name: str) -> None:

@@ -134,6 +134,17 @@ class Mongo:
             started = self._client.start_session()
             return await started if self._motor else started
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Any]:
+        """A session whose reads all see the moment of the first of them; the database keeps it for minutes."""
+        async with _translated():
+            started = self._client.start_session(snapshot=True)
+            session = await started if self._motor else started
+        try:
+            yield session
+        finally:
+            await session.end_session()
+
     async def break_off(self, session_id: Any) -> None:
         """Breaks off what a session left open, whoever's it was: the database itself waits a minute for one that was killed."""
         async with _guarded(self._slots):
@@ -236,9 +247,10 @@ class Collection:
         sort: Sort | None = None,
         batch_size: int = 2000,
         hint: Any = None,
+        session: Any = None,
     ) -> AsyncGenerator[list[Document], None]:
         """All documents that match, in lists of `batch_size`, at the memory of one of them."""
-        cursor = self._inner.find(query, projection, sort=sort, batch_size=batch_size, hint=hint)
+        cursor = self._inner.find(query, projection, sort=sort, batch_size=batch_size, hint=hint, session=session)
         try:
             while True:
                 async with _guarded(self._slots):
@@ -335,10 +347,11 @@ class Collection:
         except _Bulk as error:
             raise DuplicateKey("an id is taken") from error
 
-    async def count(self, query: Mapping[str, Any], *, limit: int) -> int:
+    async def count(self, query: Mapping[str, Any], *, limit: int, hint: Any = None) -> int:
         """How many match, counting to `limit` at most."""
+        options = {} if hint is None else {"hint": hint}
         async with _guarded(self._slots):
-            return int(await self._inner.count_documents(query, limit=limit))
+            return int(await self._inner.count_documents(query, limit=limit, **options))
 
     async def estimated_count(self) -> int:
         """How many there are, roughly and at once."""
@@ -488,9 +501,9 @@ def _passing(code: int | None) -> bool:
     NotWritablePrimary, PrimarySteppedDown, InterruptedAtShutdown, InterruptedDueToReplStateChange, ShutdownInProgress,
     NotPrimaryOrSecondary, NotPrimaryNoSecondaryOk, MaxTimeMSExpired, WriteConcernFailed, UnsatisfiableWriteConcern, OutOfDiskSpace,
     ReadConcernMajorityNotAvailableYet, SnapshotUnavailable, WriteConflict, LockTimeout, CursorNotFound, CursorKilled, Interrupted,
-    NoSuchTransaction (somebody broke off our session).
+    NoSuchTransaction (somebody broke off our session), SnapshotTooOld.
     """
-    return code in {10107, 189, 11600, 11602, 91, 13436, 13435, 50, 64, 100, 14031, 134, 246, 112, 24, 43, 237, 11601, 251}
+    return code in {10107, 189, 11600, 11602, 91, 13436, 13435, 50, 64, 100, 14031, 134, 246, 112, 24, 43, 237, 11601, 251, 239}
 
 
 def _from_bulk(error: pymongo.errors.BulkWriteError) -> Exception:

@@ -158,8 +158,20 @@ COLLECTIONS: tuple[CollectionSchema, ...] = (
     ),
     CollectionSchema(
         name="digest_parts",
-        meaning="derived: what users did in an experiment, a row of figures each, packed; _id is {experiment, slice, sequence, place}",
-        required={"row_count": "int"},
+        meaning="derived: what users did in an experiment, a row of figures each, packed; of a user the newest row counts",
+        required={"experiment": "string", "slice": "int", "sequence": "long", "place": "int", "row_count": "int"},
+        indexes=(
+            Index(
+                name="order",
+                keys=(
+                    ("experiment", ASCENDING),
+                    ("slice", ASCENDING),
+                    ("sequence", ASCENDING),
+                    ("place", ASCENDING),
+                    ("row_count", ASCENDING),
+                ),
+            ),
+        ),
     ),
     CollectionSchema(
         name="items",

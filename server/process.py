@@ -40,6 +40,7 @@ from runtime.rpc.server import RpcServer, Service
 from runtime.settings import LogSettings, MetricsSettings, MongoSettings
 from server.catalog import Catalog
 from server.experiments.experiments import Experiments
+from server.experiments.follower import DigestFollower
 from server.experiments.keeper import LEASE_NAME, LEASE_SECONDS, ExperimentKeeper
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
@@ -137,12 +138,20 @@ async def run(
             "export": Service.of(export_pb2, export_pb2_grpc, "ExportService", ExportServicer(Exporter(on.mongo, utc_now, time.monotonic))),
             "models": Service.of(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(models)),
         }
+        digests = DigestFollower(
+            on.mongo,
+            store,
+            Lease(on.mongo, "digests", _new_id(), server.experiment_digest_lease_seconds, utc_now),
+            poll_seconds=server.experiment_digest_seconds,
+            clock=utc_now,
+        )
         rpc = RpcServer(server, [services[name] for name in dict.fromkeys(server.services)], log_calls=log_settings.calls)
         await rpc.start()
         async with asyncio.TaskGroup() as work:
             recording, keeping = work.create_task(recorder.run()), work.create_task(pool.run())
             following = work.create_task(running.run())
             looking_after = work.create_task(keeper.run(server.experiment_poll_seconds))
+            work.create_task(digests.run(on.stop))
             work.create_task(tracking.intake.run(on.stop))
             await rpc.set_serving()
             on.tell_ready(ready_file, rpc.address)

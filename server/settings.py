@@ -44,6 +44,12 @@ class ServerSettings(RpcSettings):
     """How often running experiments that stop on a breach are read out, by one server for all. A bandit that had too little to go by, or
     whose weights would hardly have moved, is asked again after as long, or after its interval if that is shorter."""
 
+    experiment_digest_seconds: float = Field(30.0, gt=0, le=3600)
+    """How often the digests are brought up to date that experiments are read out from. One server does so for all."""
+
+    experiment_digest_lease_seconds: float = Field(60.0, ge=5, le=3600)
+    """How long a server that kept the digests and no longer answers keeps others from it."""
+
     surfaces: dict[str, SurfaceSettings] = Field(default_factory=dict, max_length=1000)
     """How slates of a surface are made where the request does not say, as in `[server.surfaces.home]`; `"*"`: of any other surface."""
 

@@ -1296,7 +1296,7 @@ class GetExperimentResultsResponse(_message.Message):
     """Testers who were seen, who are left out."""
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """What happened up to here counts."""
+        """What happened up to here counts. Where thousands of users did something a moment ago, it lies back: half a minute as a rule."""
 
     @_builtins.property
     def verdict(self) -> Global___ExperimentVerdict:

@@ -18,12 +18,14 @@ from runtime.timestamps import EPOCH, at_millisecond, is_valid, to_datetime
 from server.experiments import lifecycle
 from server.experiments.answer import answer, point_message, segment_message
 from server.experiments.breakdown import by_segment, by_time
+from server.experiments.followed import stop_of
 from server.experiments.gathering import Gathering
 from server.experiments.method import interleaves
 from server.experiments.metrics import design_of
 from server.experiments.observed import Period
 from server.experiments.preference_answer import preference_answer
 from server.experiments.readout import read, read_periods
+from server.experiments.recall import latest
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
 from server.experiments.verdict import judge
@@ -180,12 +182,11 @@ class Experiments:
     async def _read(
         self, experiment: pb.Experiment, request: pb.GetExperimentResultsRequest, now: datetime
     ) -> pb.GetExperimentResultsResponse:
-        as_of = now
-        if request.HasField("as_of_time"):
-            as_of = to_datetime(request.as_of_time)
-        elif experiment.HasField("stop_time"):
-            as_of = to_datetime(experiment.stop_time)
-        found = await Gathering(self._mongo, experiment, as_of=as_of, segment_by=request.segment_by).gather()
+        if request.HasField("as_of_time") or request.segment_by:
+            as_of = to_datetime(request.as_of_time) if request.HasField("as_of_time") else stop_of(experiment) or now
+            found = await Gathering(self._mongo, experiment, as_of=as_of, segment_by=request.segment_by).gather()
+        else:
+            found, as_of = await latest(self._mongo, experiment, now)
         design = design_of(experiment)
         start = to_datetime(experiment.start_time) if experiment.HasField("start_time") else to_datetime(experiment.create_time)
         if interleaves(experiment):

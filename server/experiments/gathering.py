@@ -13,7 +13,7 @@ from rankloop.v1 import experiment_pb2 as pb
 from runtime.mongo import Mongo
 from runtime.timestamps import to_datetime
 from server.experiments.histories import Histories
-from server.experiments.history import History, values_of
+from server.experiments.history import History, end_of, period_of, values_of
 from server.experiments.method import groups_of
 from server.experiments.metrics import Asked, metrics_of
 from server.experiments.observed import Group, Observed, Period
@@ -137,8 +137,7 @@ class Gathering:
         )
 
     def _until(self, history: History) -> datetime:
-        """What happens from here on does not count: the weights changed, and with them perhaps the user's variant."""
-        return min([self._as_of, *(start for start in self._starts[1:] if start > history.exposure_time)])
+        return end_of(self._starts, history.exposure_time, self._as_of)
 
     def _take(self, history: History) -> None:
         if history.user_id in self._experiment.overrides:
@@ -150,7 +149,7 @@ class Gathering:
             return
         if history.variant_id not in self._variants:
             return
-        place = sum(start <= history.exposure_time for start in self._starts[1:])
+        place = period_of(self._starts, history.exposure_time)
         scopes: list[Scope] = [ALL, ("period", str(place))]
         scopes += [("segment", *one) for one in self._segments_of(history)]
         exposures = sum(visit.time < until for visit in history.visits)

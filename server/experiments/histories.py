@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -48,10 +48,10 @@ class Histories:
         self.anonymous_slate_count = 0
         """Slates without a user, met by the last walk through all."""
 
-    async def all(self, end: datetime | None, *, after: str = "") -> AsyncIterator[list[History]]:
-        """Everybody's whose id comes `after`, as told by what happened before `end` (None: by everything)."""
+    async def all(self, end: datetime | None, *, after: str | None = None) -> AsyncGenerator[list[History], None]:
+        """Everybody's whose id comes `after` (None: everybody's), as told by what happened before `end` (None: by everything)."""
         self.anonymous_slate_count = 0
-        query = {"experiments.id": self._experiment_id, **({"user_id": {"$gt": after}} if after else {})}
+        query = {"experiments.id": self._experiment_id, **({} if after is None else {"user_id": {"$gt": after}})}
         waiting: list[History] = []
         async for slates in self._slates_by_user(query, end):
             waiting.append(self._history(slates))

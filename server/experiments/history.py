@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from rankloop.v1 import experiment_pb2 as pb
@@ -87,6 +87,40 @@ class History:
             yield act.time
         for answer in self.answers:
             yield from (time for time in (answer.click_time, answer.act_time) if time is not None)
+
+    def before(self, end: datetime) -> History | None:
+        """As it is told by what happened before `end`; None: nothing had been shown yet."""
+        visits = [visit for visit in self.visits if visit.time < end]
+        if not visits:
+            return None
+        shown = {visit.ranking_id for visit in visits}
+        return replace(
+            self,
+            visits=visits,
+            interactions=[act for act in self.interactions if act.time < end],
+            outcomes=[act for act in self.outcomes if act.time < end],
+            answers=[answer for answer in self.answers if answer.ranking_id in shown],
+        )
+
+
+def end_of(starts: Sequence[datetime], exposure_time: datetime, as_of: datetime) -> datetime:
+    """What a user does from here on does not count: the weights changed, and with them perhaps the variant.
+
+    `starts` are when each of the experiment's weights began to hold; users are followed up to the next ones, or up to `as_of`.
+    """
+    return min([as_of, *(start for start in starts[1:] if start > exposure_time)])
+
+
+def period_of(starts: Sequence[datetime], exposure_time: datetime) -> int:
+    """Under which weights a user came, counted from 0."""
+    return sum(start <= exposure_time for start in starts[1:])
+
+
+def width_of(asked: Asked) -> int:
+    """How many columns `values_of` has, where the metric is measured."""
+    if asked.definition.kind == pb.METRIC_KIND_PREFERENCE:
+        return 4
+    return asked.metric.kind.width * (2 if asked.definition.cuped else 1)
 
 
 def values_of(asked: Asked, history: History, until: datetime) -> tuple[float, ...] | None:

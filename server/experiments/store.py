@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -52,6 +52,19 @@ class ExperimentStore:
         found = await self._experiments.find({"$or": [{"state": "running"}, {"promoted": True}]}, {"content": 1}, limit=10_000)
         experiments = [experiment_in(document) for document in found]
         return sorted(experiments, key=lambda one: (one.start_time.ToNanoseconds(), one.experiment_id))
+
+    async def followed(self, since: datetime) -> list[pb.Experiment]:
+        """Those that run, and those that were stopped after `since`."""
+        ended = {"state": {"$in": ["stopped", "concluded"]}, "changes.time": {"$gt": since}}
+        found = await self._experiments.find({"$or": [{"state": "running"}, ended]}, {"content": 1}, limit=10_000)
+        experiments = [experiment_in(document) for document in found]
+        return [one for one in experiments if not one.HasField("stop_time") or to_datetime(one.stop_time) > since]
+
+    async def etags(self, experiment_ids: Sequence[str], session: Any) -> dict[str, str]:
+        """Of each as it is now, within a transaction."""
+        query = {"_id": {"$in": list(experiment_ids)}}
+        found = await self._experiments.find(query, {"etag": 1}, limit=max(1, len(experiment_ids)), session=session)
+        return {one["_id"]: one["etag"] for one in found}
 
     async def change(
         self,
