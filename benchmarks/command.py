@@ -7,13 +7,16 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from scripts.steps import steps
+
+if TYPE_CHECKING:
+    from benchmarks.readout import ReadoutTimes
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write the figures as JSON.")]
 
@@ -143,7 +146,7 @@ def stats(
     data_dir: Annotated[Path | None, typer.Option(help="Where the histories are kept for the next run; otherwise they are not.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Statistics over 30 days, with 100 thousand, 1 million and 10 million events kept.
+    """Statistics over 30 days, with 100 thousand, 1 million and 10 million events kept, and the readout of an experiment over all of them.
 
     Writing ten million events takes a quarter of an hour and 10 GB; with --data-dir it is done once.
 
@@ -157,7 +160,7 @@ def stats(
 
     asked = sorted(sizes or [100_000, 1_000_000, 10_000_000])
     with tempfile.TemporaryDirectory(prefix="rankloop-bench-") as directory, steps(Console(stderr=True)) as progress:
-        found = asyncio.run(measure(data_dir or Path(directory), asked, calls, progress))
+        found, readouts = asyncio.run(measure(data_dir or Path(directory), asked, calls, progress))
     smallest = {one.call: one.p50_milliseconds for one in found if one.events == asked[0]}
     table = Table("call", "events", "first", "p50", "p99", f"p50 to {asked[0]:,}")
     for one in sorted(found, key=lambda one: (list(smallest).index(one.call), one.events)):
@@ -170,7 +173,24 @@ def stats(
             f"{one.p50_milliseconds / smallest[one.call]:.2f} ×",
         )
     Console().print(table)
-    _write(json_file, {"calls": [asdict(one) for one in found]})
+    Console().print(_readout_table(readouts))
+    _write(json_file, {"calls": [asdict(one) for one in found], "readouts": [asdict(one) for one in readouts]})
+
+
+def _readout_table(readouts: list[ReadoutTimes]) -> Table:
+    table = Table("readout", "users", "digest made in", "cold", "cached", "by a walk", "server's peak before", "and after")
+    for one in readouts:
+        table.add_row(
+            f"{one.events:,} events",
+            f"{one.users:,}",
+            f"{one.build_seconds:.0f} s",
+            f"{one.cold_milliseconds:,.0f} ms",
+            f"{one.cached_milliseconds:.1f} ms",
+            "" if one.walk_milliseconds is None else f"{one.walk_milliseconds:,.0f} ms",
+            f"{one.idle_bytes / 2**20:.0f} MiB",
+            f"{one.peak_bytes / 2**20:.0f} MiB",
+        )
+    return table
 
 
 @app.command("export")

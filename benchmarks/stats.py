@@ -14,6 +14,8 @@ import grpc.aio
 import numpy as np
 
 from benchmarks.history import History, newest_hour
+from benchmarks.readout import ReadoutTimes
+from benchmarks.readout import measure as readout
 from benchmarks.stack import running
 from rankloop.v1 import stats_pb2 as pb
 from rankloop.v1 import stats_pb2_grpc
@@ -47,12 +49,22 @@ class Progress(Protocol):
         """So much more of the step is done."""
 
 
-async def bench(directory: Path, sizes: list[int], calls: int, progress: Progress) -> list[CallTimes]:
-    """Every call over 30 days, on a history of each size. A history that `directory` has already is used as it is."""
-    return [times for events in sizes for times in await _measure(directory / str(events), events, calls, progress)]
+async def bench(directory: Path, sizes: list[int], calls: int, progress: Progress) -> tuple[list[CallTimes], list[ReadoutTimes]]:
+    """Every call over 30 days, and the readout of the experiment, on a history of each size.
+
+    A history that `directory` has already is used as it is.
+    """
+    times, readouts = list[CallTimes](), list[ReadoutTimes]()
+    for events in sizes:
+        history = await _kept(directory / str(events), events, progress)
+        progress.step(f"reading an experiment of {events:,} events out")
+        # First, so that no digest is made beside what is measured then.
+        readouts.append(await readout(directory / str(events), events))
+        times += await _measure(directory / str(events), history, calls, progress)
+    return times, readouts
 
 
-async def _measure(directory: Path, events: int, calls: int, progress: Progress) -> list[CallTimes]:
+async def _kept(directory: Path, events: int, progress: Progress) -> History:
     kept = directory / "end.txt"
     if not kept.exists():
         end = newest_hour(datetime.now(UTC))
@@ -66,7 +78,11 @@ async def _measure(directory: Path, events: int, calls: int, progress: Progress)
             finally:
                 await mongo.close()
         kept.write_text(end.isoformat())
-    history = History(events=events, end=datetime.fromisoformat(kept.read_text()))
+    return History(events=events, end=datetime.fromisoformat(kept.read_text()))
+
+
+async def _measure(directory: Path, history: History, calls: int, progress: Progress) -> list[CallTimes]:
+    events = history.events
     async with running(directory, server=True) as stack, grpc.aio.insecure_channel(stack.address) as channel:
         stub = stats_pb2_grpc.StatsServiceStub(channel)
         asked = questions(stub, history)
