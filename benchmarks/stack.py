@@ -65,12 +65,6 @@ async def _process(directory: Path, name: str, mongo_uri: str) -> AsyncIterator[
         await child.stop(grace_seconds=20)
 
 
-def peak_bytes(pid: int) -> int:
-    """The most that a process held so far, as the kernel counts it."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
 def resident_bytes(pid: int) -> int:
     """Of a process, as the kernel counts it."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

@@ -265,6 +265,11 @@ async def _create_interaction_days(mongo: Mongo) -> None:
     await create_beside(mongo, "interaction_days", "")
 
 
+async def _order_digests(mongo: Mongo) -> None:
+    """Version 8: the parts of a digest, in order."""
+    await create_beside(mongo, "digest_parts", "")
+
+
 MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (
     _create,
     _index_more,
@@ -273,6 +278,7 @@ MIGRATIONS: tuple[Callable[[Mongo], Awaitable[None]], ...] = (
     _create_times,
     _digests,
     _create_interaction_days,
+    _order_digests,
 )
 """Migration *i* brings a database from version *i* to *i* + 1. Each may be run twice, and none deletes what the ledger holds."""
 

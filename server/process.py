@@ -141,7 +141,7 @@ async def run(
         digests = DigestFollower(
             on.mongo,
             store,
-            Lease(on.mongo, "digests", _new_id(), server.experiment_digest_lease_seconds, utc_now),
+            Lease(on.mongo, "digests", _holder(), server.experiment_digest_lease_seconds, utc_now),
             poll_seconds=server.experiment_digest_seconds,
             clock=utc_now,
         )

@@ -175,9 +175,10 @@ class Experiments:
             log.warning("an experiment's users are not shared out as planned", experiment=experiment.experiment_id)
         return response
 
-    async def periods(self, experiment: pb.Experiment, as_of: datetime) -> list[Period]:
-        """What was seen of an experiment up to a time, by weights."""
-        return (await Gathering(self._mongo, experiment, as_of=as_of).gather()).periods
+    async def periods(self, experiment: pb.Experiment, now: datetime) -> list[Period]:
+        """What was seen of a running experiment so far, by weights."""
+        found, _ = await latest(self._mongo, experiment, now)
+        return found.periods
 
     async def _read(
         self, experiment: pb.Experiment, request: pb.GetExperimentResultsRequest, now: datetime
