@@ -104,7 +104,7 @@ def simulate(
     """Runs thousands of experiments whose truth is known through the statistics, and holds what they say against it.
 
     A/A tests that are looked at 30 times, coverage of intervals, power at the planned size, CUPED, the sample-ratio check, users against
-    impressions, bandits, interleaving. The exit code is 0 only if all is as it should be. Needs no server.
+    impressions, guardrails, bandits, interleaving. The exit code is 0 only if all is as it should be. Needs no server.
 
     Examples:
 

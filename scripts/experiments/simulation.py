@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.experiments import adaptive, checks, interleaving, trials
+from scripts.experiments import adaptive, checks, guardrails, interleaving, trials
 from scripts.experiments.table import Finding
 from scripts.experiments.trials import Trial
 
@@ -16,13 +16,14 @@ SIMULATIONS: tuple[Callable[[Trial], Finding], ...] = (
     checks.cuped,
     checks.splits,
     checks.clustering,
+    guardrails.guardrails,
     adaptive.regret,
     adaptive.believed,
     adaptive.changing_shares,
     interleaving.equal_rankings,
     interleaving.interleaving,
 )
-STEP_COUNT = sum(module.ROW_COUNT for module in (trials, checks, adaptive, interleaving))
+STEP_COUNT = sum(module.ROW_COUNT for module in (trials, checks, guardrails, adaptive, interleaving))
 """How often `Trial.step` is called."""
 
 BEGIN, END = "<!-- simulated: begin, by `rankloop experiments simulate --page` -->", "<!-- simulated: end -->"

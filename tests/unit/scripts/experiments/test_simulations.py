@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scripts.experiments import adaptive, checks, interleaving, trials
+from scripts.experiments import adaptive, checks, guardrails, interleaving, trials
 from scripts.experiments.command import app
 from scripts.experiments.draws import agreement, draw_pair
 from scripts.experiments.populations import FIGURES, clicks, conversion, revenue
@@ -59,6 +59,20 @@ def test_equal_rankings_are_called_as_seldom_as_promised() -> None:
     found = interleaving.equal_rankings(TRIAL)
     assert found.failures == []
     assert min(share(row[3]) for row in found.rows[1:]) > 0.15  # peeking
+
+
+def test_a_bandit_believes_what_is_so_whatever_the_base_rate_does() -> None:
+    found = adaptive.believed(TRIAL)
+    assert found.failures == []
+    (pooled,) = (row for row in found.rows if row[:2] == ["+10%", "pooled"])
+    assert share(pooled[3]) < 0.9
+
+
+def test_guardrails_are_seldom_wrong_and_hear_soon() -> None:
+    found = guardrails.guardrails(TRIAL)
+    assert found.failures == []
+    assert max(share(row[found.columns.index("if one side were enough")]) for row in found.rows) > 0.1
+    assert [row[-1] for row in found.rows[:2]] == ["50", "500"]
 
 
 def test_arrays_say_what_the_product_says() -> None:
