@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import grpc
 import pytest
-from stack import CALL_SECONDS, Client, Stack, eventually, running
+from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, running
 from test_experiment import brought_model, candidates
 from test_metrics import sample, scraped
 
@@ -184,6 +185,20 @@ async def test_the_same_request_id_gives_the_same_slate(client: Client) -> None:
     promoted = await ranked(client, name, "ann", top_k=5)
     assert (promoted.experiment_id, promoted.algorithm) == ("", "prior_score")
     assert all(item.item_id.startswith(LIKED) for item in promoted.items)
+
+
+async def test_what_is_wrong_with_a_request_is_told_once(client: Client) -> None:
+    name = f"wrong-{uuid.uuid4().hex[:8]}"
+    await begun(client, experiment(name, usual=pb.VariantParameters(algorithm="prior_score"), new=liked_first()))
+    for fields, code, told in (
+        ({"top_k": -1}, grpc.StatusCode.INVALID_ARGUMENT, ["top_k"]),
+        ({"rules": Rules(boosts=[Boost(addend=1.0)])}, grpc.StatusCode.INVALID_ARGUMENT, ["rules.boosts[0].target"]),
+        ({"model_version": "no-such-model"}, grpc.StatusCode.NOT_FOUND, []),
+    ):
+        error = await failure_of(ranked(client, name, "ann", **fields))
+        assert error.code() is code
+        assert [one.field for one in details_of(error)[1]] == told
+    await client.experiments.StopExperiment(pb.StopExperimentRequest(experiment_id=name), timeout=CALL_SECONDS)
 
 
 async def test_without_a_model_the_slate_is_the_other_rankings_and_does_not_count(client: Client, stack: Stack) -> None:
