@@ -33,6 +33,8 @@ METHODS: dict[str, tuple[str, Any]] = {
     "outcomes": ("RecordOutcomes", pb.RecordOutcomesRequest),
 }
 LARGEST = {"interactions": 20, "slates": 6, "outcomes": 6}
+LARGE_BURST = 4
+"""Calls for each caller in every fifth burst; the others have one call at least, and one for each caller at most."""
 SOUND_CODES = ("OK", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED")
 
 
@@ -68,7 +70,7 @@ class Oracle:
         random_ = random.Random(f"{self._payloads.seed}:bursts")
         while True:
             before = self._next.total()
-            self._permit(random_.randint(1, callers))
+            self._permit(random_.randint(1, callers) if random_.random() < 0.8 else LARGE_BURST * callers)
             await self._permits.join()
             await asyncio.sleep(random_.uniform(0.5, 1.5) * (self._next.total() - before) / rate if rate else 0.0)
 

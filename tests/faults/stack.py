@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.02
 START_SECONDS = 60.0
 DATABASE = "faults"
 DRIVERS = ("motor", "pymongo")
-FOLD_ENTRIES = (16, 48)
+FOLD_ENTRIES = (8, 32)
 """Of a transaction at most, by collector: a burst then takes several on end, each beside the removal of the marks before it."""
 
 
