@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.history import History, newest_hour
+from benchmarks.readout import digest_made
 from benchmarks.stack import Running, peak_bytes, reset_peak, running
 from runtime.child import Child
 from runtime.mongo import Mongo
@@ -76,6 +77,7 @@ async def _measure(directory: Path, events: int, progress: Progress) -> list[Exp
             await migrate(mongo)
             progress.step(f"writing {events:,} events", events)
             await History(events=events, end=newest_hour(datetime.now(UTC))).write(mongo, progress.advance)
+            await digest_made(mongo)
             progress.step(f"exporting {events:,} events", len(MOMENTS) * len(FORMATS))
             found = []
             for kind in MOMENTS:

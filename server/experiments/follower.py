@@ -42,7 +42,7 @@ LATE = timedelta(days=7)
 USERS_PER_COMMIT = 5_000
 """About as many users are taken in at once; a full pass takes twice as many."""
 REVISIONS_AT_ONCE = 20
-USERS_PER_TURN = 10
+USERS_PER_TURN = 2
 
 ACTIVE = Gauge("rankloop_experiment_digest_active", "1 while this process keeps the digests of experiments up to date.")
 LAG = Gauge(
