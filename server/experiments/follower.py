@@ -265,7 +265,7 @@ class DigestFollower:
             told.take(one, histories[first : first + USERS_PER_TURN], now)
             await asyncio.sleep(0)
         if self._stop.is_set():
-            raise Aborted("this process stops; another goes on", reason="STOPPING")
+            raise Aborted("this process stops; another goes on")
         if not await self._lease.claim():
             raise Aborted("another process keeps the digests of experiments now", reason="LEASE_LOST")
 

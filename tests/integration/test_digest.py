@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +11,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from collector import touched
 from collector.commit import CommitLimits
@@ -541,6 +543,37 @@ async def test_a_follower_that_lost_the_lease_writes_nothing(mongo: Mongo, monke
     with pytest.raises(Aborted, match="lease"):
         await late.step()
     assert await world.agrees()
+
+
+async def test_a_follower_works_until_it_is_told_to_stop(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(mongo, 19)
+    await world.start()
+    await world.traffic(40)
+    await world.fold()
+    lease = Lease(mongo, "digests", "f", 1e6, world.clock)
+    following, stop = DigestFollower(mongo, world.store, lease, poll_seconds=0.01, clock=world.clock), asyncio.Event()
+    step = DigestFollower.step
+
+    async def fails_once(self: DigestFollower) -> bool:
+        monkeypatch.setattr(DigestFollower, "step", step)
+        raise RuntimeError("what nobody thought of")
+
+    monkeypatch.setattr(DigestFollower, "step", fails_once)
+    work = asyncio.create_task(following.run(stop))
+    async with asyncio.timeout(60):
+        while await world.state() is not State.WHOLE:
+            await asyncio.sleep(0.01)
+        await world.traffic(20)
+        await world.fold()
+        while await mongo.collection("touched_users").count({}, limit=1):
+            await asyncio.sleep(0.01)
+        assert not work.done()
+        assert REGISTRY.get_sample_value("rankloop_experiment_digest_active") == 1
+        assert REGISTRY.get_sample_value("rankloop_experiment_digests_building") == 0
+        stop.set()
+        await work
+    assert await world.agrees()
+    assert await Lease(mongo, "digests", "another", 5, world.clock).claim()
 
 
 async def test_what_changes_while_rows_are_made_calls_for_making_them_again(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
