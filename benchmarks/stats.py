@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import grpc
 import grpc.aio
 import numpy as np
 
@@ -34,7 +35,7 @@ class CallTimes:
     call: str
     events: int
     first_milliseconds: float
-    """The very first call: nothing is cached."""
+    """Until the very first call was answered: nothing is cached."""
     p50_milliseconds: float
     p99_milliseconds: float
 
@@ -90,9 +91,7 @@ async def _measure(directory: Path, history: History, calls: int, progress: Prog
         found = []
         for name, (method, question) in asked.items():
             random_ = random.Random(name)
-            begin = time.perf_counter()
-            await method(question(random_), timeout=LIMIT_SECONDS)
-            first = time.perf_counter() - begin
+            first = await _answered(method, question(random_))
             for _ in range(WARM_CALLS):
                 await method(question(random_), timeout=LIMIT_SECONDS)
             taken = np.empty(calls)
@@ -105,6 +104,18 @@ async def _measure(directory: Path, history: History, calls: int, progress: Prog
             p50, p99 = np.percentile(taken * 1000, [50, 99]).tolist()
             found.append(CallTimes(call=name, events=events, first_milliseconds=first * 1000, p50_milliseconds=p50, p99_milliseconds=p99))
         return found
+
+
+async def _answered(method: Any, request: Any) -> float:
+    """Seconds until the answer is there. A server goes on working one out when it has run out of the call's time, so it is asked again."""
+    begin = time.perf_counter()
+    while True:
+        try:
+            await method(request, timeout=LIMIT_SECONDS)
+            return time.perf_counter() - begin
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.perf_counter() - begin > LIMIT_SECONDS:
+                raise
 
 
 Question = Callable[[random.Random], Any]
