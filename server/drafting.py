@@ -161,23 +161,44 @@ def _effects(slate: Sequence[Pick], sides: Mapping[Team, Ranked]) -> list[RuleEf
     return sorted(found.values(), key=lambda effect: (not effect.position, effect.position, effect.position_before, effect.rule_id))
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What is known of a ranking's items, taken out of the message once: every look into it copies."""
+
+    row: Mapping[str, int]
+    """By item."""
+    indexes: Sequence[int]
+    types: Sequence[str]
+    tiers: Sequence[str]
+    features: bytes
+    schema_hash: str
+
+    @classmethod
+    def of(cls, request: RankRequest, ranked: Ranked) -> _Rows:
+        """Of a ranking."""
+        served = _as_served(request, ranked)
+        row = {item.item_id: place for place, item in enumerate(ranked.response.items)}
+        return cls(row, list(served.candidate_indexes), list(served.item_types), list(served.tiers), served.features, served.schema_hash)
+
+    def features_of(self, row: int) -> bytes:
+        """One item's."""
+        size = len(self.features) // len(self.indexes)
+        return self.features[size * row : size * (row + 1)]
+
+
 def _served(request: RankRequest, slate: Sequence[Pick], sides: Mapping[Team, Ranked]) -> ServedItems:
     """What the ledger keeps of the items."""
-    rows = {team: {item.item_id: row for row, item in enumerate(side.response.items)} for team, side in sides.items()}
-    both = {team: _as_served(request, side) for team, side in sides.items()}
-    sizes = {team: len(served.features) // max(1, len(served.candidate_indexes)) for team, served in both.items()}
-    hashes = {both[pick.team].schema_hash for pick in slate}
-    kept = ServedItems(schema_hash=hashes.pop() if len(hashes) == 1 else "")
-    features = []
-    for pick in slate:
-        served, size, row = both[pick.team], sizes[pick.team], rows[pick.team][pick.item_id]
-        kept.candidate_indexes.append(served.candidate_indexes[row])
-        kept.item_types.append(served.item_types[row])
-        kept.tiers.append(served.tiers[row])
-        features.append(served.features[size * row : size * (row + 1)])
-    if kept.schema_hash:
-        kept.features = b"".join(features)
-    return kept
+    known = {team: _Rows.of(request, side) for team, side in sides.items()}
+    found = [(known[pick.team], known[pick.team].row[pick.item_id]) for pick in slate]
+    hashes = {rows.schema_hash for rows, _ in found}
+    schema_hash = hashes.pop() if len(hashes) == 1 else ""
+    return ServedItems(
+        candidate_indexes=[rows.indexes[row] for rows, row in found],
+        item_types=[rows.types[row] for rows, row in found],
+        tiers=[rows.tiers[row] for rows, row in found],
+        features=b"".join(rows.features_of(row) for rows, row in found) if schema_hash else b"",
+        schema_hash=schema_hash,
+    )
 
 
 def _as_served(request: RankRequest, ranked: Ranked) -> ServedItems:
