@@ -659,7 +659,7 @@ class Experiment(_message.Message):
     """Whether the winner's parameters hold for all users of the surface since; set by the server."""
     stop_on_breach: _builtins.bool
     """Whether the server stops it as soon as a guardrail is breached; why then stands in its history and its `verdict`. May change while it
-    runs.
+    runs. Needs a guardrail.
     """
     method: Global___ExperimentMethod.ValueType
     """How its variants are shown; empty: each user sees one."""

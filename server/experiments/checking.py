@@ -165,6 +165,8 @@ def _metrics(experiment: pb.Experiment) -> Iterator[Violation]:
         first = seen.setdefault(name_of(one), path)
         if first != path:
             yield _fault(f"{path}.name", "DUPLICATE", f"each metric once; {name_of(one)} is {first} already")
+    if experiment.stop_on_breach and not experiment.guardrails and not interleaves(experiment):
+        yield _fault("guardrails", "MISSING", "are required to stop on a breach: what must not get worse")
 
 
 def _overrides(experiment: pb.Experiment) -> Iterator[Violation]:

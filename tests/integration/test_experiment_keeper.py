@@ -332,7 +332,7 @@ async def test_one_that_cannot_be_read_holds_up_no_other(mongo: Mongo) -> None:
     clock = Clock()
     server = await begun(mongo, clock)
     await store(mongo, came(server, "u", 600, START, RATES), seed=1)
-    odd = wanted(experiment_id="odd", surface="odd", stop_on_breach=True)
+    odd = wanted(experiment_id="odd", surface="odd", stop_on_breach=True, guardrails=[pb.ExperimentMetric(kind=pb.METRIC_KIND_LATENCY)])
     await server.experiments.create(odd)
     clock.now = START - timedelta(minutes=1)
     await server.experiments.start("odd", "")

@@ -95,8 +95,9 @@ def test_the_weights_of_a_running_bandit_are_its_own() -> None:
         updated(runs, wanted(bandit=pb.Bandit(), variants=variants(0.6, 0.4)), NOW)
     with pytest.raises(FailedPrecondition, match="is running: bandit"):
         updated(runs, wanted(), NOW)
-    for one, changes in ((runs, {"bandit": pb.Bandit()}), (running(), {})):
-        assert updated(one, wanted(stop_on_breach=True, **changes), NOW)[1] == ["stop_on_breach"]
+    guarded = {"guardrails": [pb.ExperimentMetric(kind=pb.METRIC_KIND_LATENCY)]}
+    for changes in (guarded | {"bandit": pb.Bandit()}, guarded):
+        assert updated(running(**changes), wanted(stop_on_breach=True, **changes), NOW)[1] == ["stop_on_breach"]
     new = reweighted(runs, {"half": 0.2, "most": 0.8}, NOW + timedelta(days=1))
     assert weights_of(new) == {"half": 0.2, "most": 0.8}
     assert [dict(period.weights) for period in new.weight_periods] == [{"half": 0.5, "most": 0.5}, {"half": 0.2, "most": 0.8}]
@@ -185,6 +186,7 @@ def test_one_layer_on_one_surface_has_room_once() -> None:
         ({"bandit": pb.Bandit(floor=float("nan"))}, "experiment.bandit.floor", "OUT_OF_RANGE"),
         ({"bandit": pb.Bandit(floor=0.51)}, "experiment.bandit.floor", "OUT_OF_RANGE"),
         ({"bandit": pb.Bandit(), "variants": variants(0.96, 0.04)}, "experiment.variants[1].weight", "OUT_OF_RANGE"),
+        ({"stop_on_breach": True}, "experiment.guardrails", "MISSING"),
         ({"bandit": pb.Bandit(min_users=1)}, "experiment.bandit.min_users", "OUT_OF_RANGE"),
         ({"bandit": pb.Bandit(update_interval=Duration())}, "experiment.bandit.update_interval", "OUT_OF_RANGE"),
         ({"bandit": pb.Bandit(update_interval=Duration(seconds=91 * 86_400))}, "experiment.bandit.update_interval", "OUT_OF_RANGE"),
