@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from server.experiments.rows import Outline, Row
 
-SLICES = 32
-"""By the leading bits of users' keys; a slice of a million users' digest takes a few MB of memory."""
-SLICE_BITS = 5
+SLICE_BITS = 7
+"""Slices are by the leading bits of users' keys: of ten million users, one takes some 10 MB of memory."""
 
 COLUMNS = {"users": "<u8", "groups": "<i2", "periods": "<u2", "mixed": "?", "exposures": "<u4"}
 CHANGE_COLUMNS = {"rows": "<u4", "days": "<i4", "exposures": "<u4"}

@@ -16,7 +16,8 @@ from server.experiments.rows import Outline
 
 PART_BYTES = 6 * 2**20
 """Of a part, about; MongoDB takes no document above 16 MiB."""
-PARTS_AT_ONCE = 4
+ROWS_AT_ONCE = 20_000
+"""Read together, of as many slices as that takes."""
 RUNS = 8
 """Of a slice; when there are more, the newest are merged."""
 
@@ -117,12 +118,13 @@ class Digests:
             session=session,
         )
 
-    async def runs(self, experiment_id: str) -> dict[int, list[tuple[int, int]]]:
-        """By slice, what was written at a time: its sequence and number of rows, oldest first."""
+    async def runs(self, experiment_id: str, session: Any = None) -> dict[int, list[tuple[int, int]]]:
+        """By slice in order, what was written at a time: its sequence and number of rows, oldest first."""
         sort = [("slice", 1), ("sequence", 1), ("place", 1)]
         # From the index alone: a part is megabytes.
         columns = {"_id": 0, "slice": 1, "sequence": 1, "row_count": 1}
-        found = await self._parts.find({"experiment": experiment_id}, columns, sort=sort, limit=1_000_000, hint="order")
+        query = {"experiment": experiment_id}
+        found = await self._parts.find(query, columns, sort=sort, limit=1_000_000, hint="order", session=session)
         runs: dict[int, list[tuple[int, int]]] = {}
         for (number, sequence), parts in groupby(found, key=lambda one: (one["slice"], one["sequence"])):
             runs.setdefault(number, []).append((int(sequence), sum(part["row_count"] for part in parts)))
@@ -140,26 +142,32 @@ class Digests:
         await self._parts.delete_many(query, session=session)
         await self.append(experiment_id, sequence, {number: block}, session)
 
-    async def slices(self, outline: Outline, experiment_id: str, session: Any, *, changes: bool) -> AsyncIterator[tuple[int, Block]]:
-        """Slice by slice, the users in it, each as in the newest row, at the memory of a slice; without `changes` on demand."""
+    async def slices(self, outline: Outline, experiment_id: str, session: Any, *, changes: bool) -> AsyncIterator[tuple[range, Block]]:
+        """Some slices after the other, the users in them, each as in the newest row; without `changes` on demand.
+
+        At the memory of ROWS_AT_ONCE users, or of a slice where that has more. All is read within one snapshot's `session`.
+        """
         sort = [("slice", 1), ("sequence", 1), ("place", 1)]
-        waiting: list[Document] = []
-        batches = self._parts.batches(
-            {"experiment": experiment_id},
-            None if changes else {"changes": 0},
-            sort=sort,
-            batch_size=PARTS_AT_ONCE,
-            hint="order",
-            session=session,
-        )
-        async for batch in batches:
-            for part in batch:
-                if waiting and waiting[0]["slice"] != part["slice"]:
-                    yield waiting[0]["slice"], await asyncio.to_thread(_together, outline, waiting)
-                    waiting = []
-                waiting.append(part)
-        if waiting:
-            yield waiting[0]["slice"], await asyncio.to_thread(_together, outline, waiting)
+        for numbers in together(
+            {number: sum(rows for _, rows in runs) for number, runs in (await self.runs(experiment_id, session)).items()}
+        ):
+            query = {"experiment": experiment_id, "slice": {"$gte": numbers[0], "$lte": numbers[-1]}}
+            columns = None if changes else {"changes": 0}
+            found = await self._parts.find(query, columns, sort=sort, limit=100_000, hint="order", session=session)
+            yield numbers, await asyncio.to_thread(_together, outline, found)
+
+
+def together(row_counts: Mapping[int, int]) -> list[range]:
+    """Which slices to read together, of slices in order with their numbers of rows."""
+    groups: list[range] = []
+    rows = 0
+    for number, count in row_counts.items():
+        if groups and rows + count <= ROWS_AT_ONCE:
+            groups[-1], rows = range(groups[-1].start, number + 1), rows + count
+        else:
+            groups.append(range(number, number + 1))
+            rows = count
+    return groups
 
 
 def rows_of_part(block: Block) -> int:

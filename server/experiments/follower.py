@@ -41,6 +41,8 @@ LATE = timedelta(days=7)
 """After an experiment's end, how long entries are waited for that belong before it."""
 USERS_PER_COMMIT = 5_000
 """About as many users are taken in at once; a full pass takes twice as many."""
+ROWS_PER_MERGE = 20_000
+"""Of several slices, merged in one transaction."""
 REVISIONS_AT_ONCE = 20
 USERS_PER_TURN = 2
 
@@ -299,18 +301,26 @@ class DigestFollower:
             one.digest = digest
 
     async def _merge(self, one: Followed) -> None:
-        """Merges what was written to a slice bit by bit."""
+        """Merges what was written to a slice bit by bit, some slices at a time."""
+        merged: dict[int, tuple[int, Block]] = {}
         for number, runs in (await self._digests.runs(one.experiment_id)).items():
             count = merged_runs([rows for _, rows in runs])
             if count:
                 first = runs[-count][0]
-                block = await self._digests.slice(one.outline, one.experiment_id, number, first)
+                merged[number] = first, await self._digests.slice(one.outline, one.experiment_id, number, first)
+            if sum(len(block) for _, block in merged.values()) > ROWS_PER_MERGE:
+                await self._replace(one, merged)
+                merged = {}
+        if merged:
+            await self._replace(one, merged)
 
-                async def work(session: Any, number: int = number, first: int = first, block: Block = block) -> None:
-                    sequence = await self._lease.next_revision(session)
-                    await self._digests.replace_since(one.experiment_id, number, first, sequence, block, session)
+    async def _replace(self, one: Followed, merged: dict[int, tuple[int, Block]]) -> None:
+        async def work(session: Any) -> None:
+            sequence = await self._lease.next_revision(session)
+            for number, (first, block) in merged.items():
+                await self._digests.replace_since(one.experiment_id, number, first, sequence, block, session)
 
-                await self._mongo.transact(work, session=self._lease.session)
+        await self._mongo.transact(work, session=self._lease.session)
 
     def _now(self) -> datetime:
         return at_millisecond(self._clock())

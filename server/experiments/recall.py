@@ -141,11 +141,12 @@ class _Recall:
         return [Period(weights=some, groups=groups) for some, groups in zip(weights, summing.periods(len(weights)), strict=True)]
 
     async def _blocks(self, rows: Sequence[Row], *, changes: bool) -> AsyncIterator[Block]:
-        """Everybody, slice by slice, with the news."""
+        """Everybody, some slices after the other, with the news."""
         news = Block.of(self._outline, rows).slices()
         kept = Digests(self._mongo).slices(self._outline, self._experiment.experiment_id, self._session, changes=changes)
-        async for number, block in kept:
-            yield newest(self._outline, [block, news.pop(number)]) if number in news else block
+        async for numbers, block in kept:
+            fresh = [news.pop(number) for number in numbers if number in news]
+            yield newest(self._outline, [block, *fresh]) if fresh else block
         for block in news.values():
             yield block
 

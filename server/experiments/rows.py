@@ -18,8 +18,8 @@ from server.experiments.metrics import Asked, metrics_of
 DAY = timedelta(days=1)
 DAYS_KEPT = 34
 """Days of which a row says how the primary metric stood, a few more than a series has points."""
-FORM = 1
-"""Of rows and blocks; another one calls for digests made anew."""
+FORM = 2
+"""Of rows, blocks and slices; another one calls for digests made anew."""
 NOT_MEASURED = math.nan
 
 

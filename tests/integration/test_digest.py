@@ -268,6 +268,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.experiments.histories.USERS_AT_ONCE", 5)
     monkeypatch.setattr(follower, "REVISIONS_AT_ONCE", 2)
     monkeypatch.setattr(digests, "RUNS", 2)
+    monkeypatch.setattr(digests, "ROWS_AT_ONCE", 6)
+    monkeypatch.setattr(follower, "ROWS_PER_MERGE", 5)
     monkeypatch.setattr(digests, "PART_BYTES", 800)
 
 
