@@ -124,3 +124,15 @@ async def test_a_wrong_uri_is_one_sentence_without_the_password(driver: Any, uri
     with pytest.raises(failure, match=words) as caught:
         await Mongo.open(settings)
     assert "secret" not in str(caught.value)
+
+
+async def test_a_snapshot_reads_one_moment(mongo_both: Mongo) -> None:
+    things = mongo_both.collection("things")
+    await things.insert_one({"_id": 1})
+    async with mongo_both.snapshot() as session:
+        assert await things.find({}, limit=10, session=session) == [{"_id": 1}]
+        await things.insert_one({"_id": 2})
+        await things.delete_one({"_id": 1})
+        assert await things.find_one({}, session=session) == {"_id": 1}
+        assert [batch async for batch in things.batches({}, session=session)] == [[{"_id": 1}]]
+    assert await things.find({}, limit=10) == [{"_id": 2}]
