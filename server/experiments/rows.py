@@ -21,6 +21,7 @@ DAYS_KEPT = 34
 FORM = 2
 """Of rows, blocks and slices; another one calls for digests made anew."""
 NOT_MEASURED = math.nan
+BEFORE_FIRST_DAY = EPOCH.toordinal() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,15 @@ def key_of(user_id: str) -> int:
 
 
 def day_after(moment: datetime) -> int:
-    """The first midnight after the moment, in days since 1970."""
-    return (moment - EPOCH) // DAY + 1
+    """The first midnight after the moment, which is in UTC, in days since 1970."""
+    return moment.toordinal() - BEFORE_FIRST_DAY
 
 
 def due_time(history: History, as_of: datetime) -> datetime | None:
     """When the first of what is known already will begin to count; None: all of it does."""
-    return min((moment for moment in history.times() if moment >= as_of), default=None)
+    if max(history.times()) < as_of:
+        return None  # as nearly always
+    return min(moment for moment in history.times() if moment >= as_of)
 
 
 def row_of(outline: Outline, history: History, as_of: datetime) -> Row:
