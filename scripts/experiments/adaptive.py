@@ -11,9 +11,9 @@ from scripts.experiments.table import Finding, percent
 from scripts.experiments.trials import Trial, slack
 from server.experiments.bandit import FLOOR, mean_posterior, thompson_weights
 from server.experiments.design import Design, Metric, Role
+from server.experiments.evening import evened
 from server.experiments.observed import Group, Observed, Period
 from server.experiments.readout import read, read_periods
-from server.experiments.reweighting import evened
 from server.inference.difference import LEVEL
 from server.inference.estimate import Estimate, Kind
 from server.inference.moments import Moments, together
@@ -174,7 +174,7 @@ def _play(rates: Sequence[Mapping[str, float]], rng: np.random.Generator, believ
 
 def _evened(history: Sequence[Period]) -> dict[str, Moments]:
     """As the server does."""
-    return evened(Design(control_id="a", weights=history[0].weights, metrics=[METRIC]), history)
+    return evened(METRIC, list(history[0].weights), history)
 
 
 def _pooled(history: Sequence[Period]) -> dict[str, Moments]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from server.experiments.comparison import Comparison, compared, corrected_together
 from server.experiments.design import Design, Metric, Role
+from server.experiments.evening import evened
 from server.experiments.observed import Group, Observed, Period, in_order
 from server.inference.batches import TUNING_PERIODS, batched
-from server.inference.bayes import outlook
+from server.inference.bayes import Outlook, outlook
 from server.inference.difference import Difference, Scale, difference
 from server.inference.estimate import Estimate, Kind, adjusted, estimate
 from server.inference.moments import Moments
@@ -81,15 +82,22 @@ def read_periods(design: Design, periods: Sequence[Period]) -> Readout:
     """The readout of an experiment whose shares changed, as a bandit's do: compared within each period, then taken together (`batches`).
 
     A period counts for a comparison once it has enough conversions on both sides. Users are expected as the shares of each period say. The
-    values, and with them the probability to be best, are those of all users together, for looking at: what is tested is the difference over
-    periods.
+    values are those of all users together, for looking at: what is tested is the difference over periods. Which variant is the best is
+    asked of each brought to the same mixture of periods (`evening`), as a bandit asks.
     """
     names = list(design.weights)
     parts = [read(replace(design, weights={name: period.weights.get(name, 0.0) for name in names}), period.groups) for period in periods]
     groups = [sum((part.groups[place] for part in parts), Group(variant_id=name)) for place, name in enumerate(names)]
     due = [math.fsum(part.sample_ratio.expected[place] for part in parts) for place in range(len(names))]
     whole = read(design, groups)
-    metrics = [replace(one, comparisons=[_over_periods(design, one, found, parts) for found in one.comparisons]) for one in whole.metrics]
+    metrics = [
+        replace(
+            one,
+            values=_in_even_periods(one, evened(one.metric, names, periods)),
+            comparisons=[_over_periods(design, one, found, parts) for found in one.comparisons],
+        )
+        for one in whole.metrics
+    ]
     ratio = sample_ratio([group.user_count for group in groups], due)
     return _corrected(design, Readout(groups=groups, sample_ratio=ratio, metrics=metrics))
 
@@ -120,9 +128,7 @@ def _adjusted(
 def _values(
     metric: Metric, observed: Mapping[str, Observed], raw: Mapping[str, Estimate | None], freed: Mapping[str, Estimate | None]
 ) -> list[Value]:
-    # Where lower is better, the best is the highest of what is turned round.
-    there = {name: replace(one, value=metric.better.sign * one.value) for name, one in freed.items() if one is not None}
-    judged = outlook(list(there.values())) if len(there) == len(freed) and all(one.variance > 0 for one in there.values()) else None
+    judged = _judged(metric, freed)
     return [
         Value(
             variant_id=name,
@@ -133,6 +139,28 @@ def _values(
             expected_loss=float(judged.loss[place]) if judged else None,
         )
         for place, (name, one) in enumerate(observed.items())
+    ]
+
+
+def _judged(metric: Metric, freed: Mapping[str, Estimate | None]) -> Outlook | None:
+    # Where lower is better, the best is the highest of what is turned round.
+    there = [replace(one, value=metric.better.sign * one.value) for one in freed.values() if one is not None]
+    return outlook(there) if there and len(there) == len(freed) and all(one.variance > 0 for one in there) else None
+
+
+def _in_even_periods(whole: MetricReadout, users: Mapping[str, Moments]) -> list[Value]:
+    """The values of all users, judged by those whose periods count alike in every variant."""
+    kind = whole.metric.kind
+    raw = {name: estimate(kind, one) for name, one in users.items()}
+    freed, _ = _adjusted(kind, {name: Observed(one, 0) for name, one in users.items()}, raw)
+    judged = _judged(whole.metric, freed)
+    return [
+        replace(
+            one,
+            probability_to_be_best=float(judged.best[place]) if judged else None,
+            expected_loss=float(judged.loss[place]) if judged else None,
+        )
+        for place, one in enumerate(whole.values)
     ]
 
 

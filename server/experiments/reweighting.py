@@ -15,12 +15,12 @@ from enum import StrEnum
 from rankloop.v1 import experiment_pb2 as pb
 from server.experiments.bandit import FLOOR, conversion_posterior, mean_posterior, thompson_weights
 from server.experiments.design import MIN_CONVERSIONS, Design, Metric
-from server.experiments.observed import Group, Observed, Period, in_order
+from server.experiments.evening import comparable, evened, observed_of
+from server.experiments.observed import Period
 from server.experiments.readout import read_periods
 from server.inference.bayes import Posterior
 from server.inference.estimate import Estimate, Kind, adjusted, estimate
 from server.inference.moments import Moments, together
-from server.inference.standardising import standardised
 
 UPDATE_INTERVAL = timedelta(days=1)
 MIN_USERS = 100
@@ -81,8 +81,8 @@ def decide(design: Design, rule: Rule, periods: Sequence[Period]) -> Decision:
     ratio = read_periods(replace(design, metrics=[design.primary]), periods).sample_ratio
     if ratio.void:
         return Decision(Outcome.VOID, f"users are not shared out as the weights say (p {ratio.p_value:.1g})")
-    there = _comparable(design, periods)
-    seen = {name: together([_observed(design.primary, group).moments for group in groups], 0) for name, groups in there.items()}
+    there = comparable(design.primary, list(design.weights), periods)
+    seen = {name: together([observed_of(design.primary, group).moments for group in groups], 0) for name, groups in there.items()}
     fewest = min(seen, key=lambda name: seen[name].count)
     if seen[fewest].count < rule.min_users:
         return Decision(Outcome.TOO_FEW, f"{fewest} has {seen[fewest].count:,} of {rule.min_users:,} users")
@@ -100,10 +100,9 @@ def decide(design: Design, rule: Rule, periods: Sequence[Period]) -> Decision:
 def posteriors_of(design: Design, periods: Sequence[Period]) -> dict[str, Posterior] | None:
     """What is known of the primary metric in each variant, higher being better; None: too little for that.
 
-    A share of users has a Beta posterior, everything else a normal one around its value; with CUPED, around the adjusted value. A variant
-    with fewer than MIN_CONVERSIONS users with a value other than 0 cannot tell how its users vary, and is taken to vary as all do.
+    A share of users has a Beta posterior, everything else a normal one around its value; with CUPED, around the adjusted value.
     """
-    metric, users = design.primary, evened(design, periods)
+    metric, users = design.primary, evened(design.primary, list(design.weights), periods)
     if not users:
         return None
     found = adjusted(metric.kind, list(users.values()))
@@ -112,34 +111,6 @@ def posteriors_of(design: Design, periods: Sequence[Period]) -> dict[str, Poster
     values = found.estimates if found is not None else [estimate(metric.kind, one) for one in users.values()]
     known = {name: _turned(metric, one) for name, one in zip(users, values, strict=True) if one is not None and one.variance > 0}
     return {name: mean_posterior(one) for name, one in known.items()} if len(known) == len(users) else None
-
-
-def evened(design: Design, periods: Sequence[Period]) -> dict[str, Moments]:
-    """The primary metric's moments by variant, each brought to the same mixture of periods; empty: too few conversions in all."""
-    there = _comparable(design, periods)
-    observed = {name: [_observed(design.primary, group) for group in groups] for name, groups in there.items()}
-    converted = {name: sum(one.converted_count for one in parts) for name, parts in observed.items()}
-    if sum(converted.values()) < MIN_CONVERSIONS:
-        return {}
-    everybody = together([one.moments for parts in observed.values() for one in parts], 0)
-    user_counts = [sum(group.user_count for group in groups) for groups in zip(*there.values(), strict=True)]
-    return {
-        name: standardised(
-            [one.moments for one in parts], user_counts, None if converted[name] >= MIN_CONVERSIONS else everybody.covariance
-        )
-        for name, parts in observed.items()
-    }
-
-
-def _comparable(design: Design, periods: Sequence[Period]) -> dict[str, list[Group]]:
-    """The groups by variant, of periods in which the primary metric was measured in every one: others compare nothing."""
-    by_period = [in_order(list(design.weights), period.groups) for period in periods]
-    kept = [groups for groups in by_period if all(_observed(design.primary, group).moments.count for group in groups)]
-    return {name: [groups[place] for groups in kept] for place, name in enumerate(design.weights)}
-
-
-def _observed(metric: Metric, group: Group) -> Observed:
-    return group.metrics.get(metric.name) or Observed(Moments.nothing(metric.kind.width), 0)
 
 
 def _of_share(metric: Metric, evened: Moments) -> Posterior:

@@ -191,6 +191,10 @@ def test_changing_shares_are_compared_period_by_period() -> None:
     assert comparison.relative.fixed_horizon.p_value < 1e-9
     assert found.sample_ratio.p_value == 1.0
     assert [one.user_count for one in found.metrics[0].values] == [100_000, 100_000]
+    # Which is best is asked of even periods, too: pooled it would be a.
+    assert [one.probability_to_be_best for one in pooled.metrics[0].values] == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert [one.probability_to_be_best for one in found.metrics[0].values] == pytest.approx([0.0, 1.0], abs=1e-6)
+    assert found.metrics[0].values[0].expected_loss == pytest.approx((0.22 + 0.055) / 2 - (0.2 + 0.05) / 2, rel=1e-3)
     assert judge(design, found, start_time=START, now=NOW).ruling in (Ruling.BETTER, Ruling.NO_DIFFERENCE)
     # One period with too little leaves nothing to test.
     thin = read_periods(design, [Period(weights={"a": 0.5, "b": 0.5}, groups=[group("a", 50, bought=20), group("b", 50, bought=40)])])
