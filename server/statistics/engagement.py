@@ -14,7 +14,8 @@ from server.statistics.sessions import Sessions
 def engagement(activity: Activity, sessions: Sessions, newcomers: Flags, population: Population) -> pb.GetEngagementResponse:
     """Who is active, in what sessions, what they use, and who comes back."""
     totals, period, active = activity.totals, activity.totals.period, activity.active
-    daily, weekly, monthly = (totals.active_since(max(period.start, period.end - days * DAY)) for days in (1, 7, 30))
+    # Never before the start, and so never before the calendar begins.
+    daily, weekly, monthly = (totals.active_since(period.end - min(days * DAY, period.end - period.start)) for days in (1, 7, 30))
     days, weeks, months = active_counts(activity.days)
     pages = dict(activity.used["page"])
     for page, uses in sessions.page_uses().items():
