@@ -178,7 +178,7 @@ def stats(
 
 
 def _readout_table(readouts: list[ReadoutTimes]) -> Table:
-    table = Table("readout", "users", "digest made in", "cold", "cached", "by a walk", "server's peak before", "and after")
+    table = Table("readout", "users", "digest made in", "cold", "cached", "by a walk", "assignment", "server's peak before", "and after")
     for one in readouts:
         table.add_row(
             f"{one.events:,} events",
@@ -187,6 +187,7 @@ def _readout_table(readouts: list[ReadoutTimes]) -> Table:
             f"{one.cold_milliseconds:,.0f} ms",
             f"{one.cached_milliseconds:.1f} ms",
             "" if one.walk_milliseconds is None else f"{one.walk_milliseconds:,.0f} ms",
+            f"{one.assignment_microseconds:.1f} µs",
             f"{one.idle_bytes / 2**20:.0f} MiB",
             f"{one.peak_bytes / 2**20:.0f} MiB",
         )

@@ -17,12 +17,17 @@ from benchmarks.history import EXPERIMENT
 from benchmarks.stack import peak_bytes, running
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import experiment_pb2_grpc
+from rankloop.worker.v1.worker_pb2 import RankingParameters
 from runtime.mongo import Mongo
 from runtime.settings import MongoSettings
+from server.experiments.running import RunningExperiments
+from server.experiments.store import ExperimentStore
 
 WALK_EVENTS = 100_000
 """More are not walked through: it would take minutes."""
 CACHED_CALLS = 100
+ASSIGNED_USERS = 50_000
+NO_PARAMETERS = RankingParameters()
 POLL_SECONDS = 1.0
 LIMIT_SECONDS = 3600
 
@@ -42,6 +47,8 @@ class ReadoutTimes:
     """The median of the next ones."""
     walk_milliseconds: float | None
     """The same readout by a walk through the ledger; None: too many events."""
+    assignment_microseconds: float
+    """What finding out a user's variant adds to a `Rank`, with one experiment running; of the processor."""
     idle_bytes: int
     """Most memory the server held before its first readout."""
     peak_bytes: int
@@ -51,7 +58,7 @@ class ReadoutTimes:
 async def measure(directory: Path, events: int) -> ReadoutTimes:
     """On the history that `directory` keeps; its digest is made anew."""
     build_seconds = await _build(directory)
-    async with _server(directory) as (stack, stub, _):
+    async with _server(directory) as (stack, stub, mongo):
         idle = peak_bytes(stack.pid)
         cold, found = await _timed(stub, pb.GetExperimentResultsRequest(experiment_id=EXPERIMENT.experiment_id))
         peak = peak_bytes(stack.pid)
@@ -64,6 +71,7 @@ async def measure(directory: Path, events: int) -> ReadoutTimes:
             walk, walked = await _timed(stub, then)
             if [one.user_count for one in walked.variants] != [one.user_count for one in found.variants]:
                 raise RuntimeError("digest and walk disagree")
+        assignment = await _assignment(mongo)
     return ReadoutTimes(
         events=events,
         users=sum(one.user_count for one in found.variants),
@@ -71,6 +79,7 @@ async def measure(directory: Path, events: int) -> ReadoutTimes:
         cold_milliseconds=1000 * cold,
         cached_milliseconds=1000 * float(np.median(cached)),
         walk_milliseconds=None if walk is None else 1000 * walk,
+        assignment_microseconds=1e6 * assignment,
         idle_bytes=idle,
         peak_bytes=peak,
     )
@@ -96,6 +105,17 @@ async def digest_made(mongo: Mongo) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         while await mongo.collection("digests").find_one({"state": "whole"}) is None:
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _assignment(mongo: Mongo) -> float:
+    """Seconds per user, as `Rank` asks for the variant and what it changes."""
+    experiments = RunningExperiments(ExperimentStore(mongo), poll_seconds=60)
+    await experiments.refresh()
+    users = [f"user-{number}" for number in range(ASSIGNED_USERS)]
+    begin = time.process_time()
+    for user_id in users:
+        experiments.treatment(EXPERIMENT.surface, user_id).over(NO_PARAMETERS)
+    return (time.process_time() - begin) / len(users)
 
 
 @asynccontextmanager
