@@ -25,6 +25,8 @@ from server.experiments import lifecycle
 from server.experiments.store import ExperimentStore
 
 DAYS = 30
+CACHE_GIGABYTES = 4.0
+"""Of the database that keeps a history: ten million events are read in the order of their users now and then."""
 SLATE_ITEMS = 5
 PER_SLATE = 4
 """Interactions with one slate, on average."""

@@ -13,7 +13,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 
-from benchmarks.history import EXPERIMENT
+from benchmarks.history import CACHE_GIGABYTES, EXPERIMENT
 from benchmarks.stack import peak_bytes, running
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import experiment_pb2_grpc
@@ -87,7 +87,7 @@ async def measure(directory: Path, events: int) -> ReadoutTimes:
 
 async def _build(directory: Path) -> float:
     """Has a server make the digest; seconds."""
-    async with running(directory, server=False) as stack:
+    async with running(directory, server=False, cache_gigabytes=CACHE_GIGABYTES) as stack:
         mongo = await Mongo.open(MongoSettings(uri=stack.mongo_uri))
         try:
             for name in ("digests", "digest_parts"):
@@ -120,7 +120,10 @@ async def _assignment(mongo: Mongo) -> float:
 
 @asynccontextmanager
 async def _server(directory: Path) -> AsyncIterator[tuple[Any, Any, Mongo]]:
-    async with running(directory, server=True) as stack, grpc.aio.insecure_channel(stack.address) as channel:
+    async with (
+        running(directory, server=True, cache_gigabytes=CACHE_GIGABYTES) as stack,
+        grpc.aio.insecure_channel(stack.address) as channel,
+    ):
         mongo = await Mongo.open(MongoSettings(uri=stack.mongo_uri))
         try:
             yield stack, experiment_pb2_grpc.ExperimentServiceStub(channel), mongo

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.child import Child
-from runtime.embedded import EmbeddedMongo
+from runtime.embedded import EmbeddedMongo, EmbeddedSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, server: bool) -> AsyncIterator[Running]:
+async def running(directory: Path, *, server: bool, cache_gigabytes: float = 0.5) -> AsyncIterator[Running]:
     """A fresh MongoDB below `directory`, and a server on it if asked for. No collector: nothing folds unless the benchmark does."""
-    mongo = await EmbeddedMongo.start(directory / "mongo")
+    mongo = await EmbeddedMongo.start(directory / "mongo", EmbeddedSettings(cache_gigabytes=cache_gigabytes))
     try:
         if not server:
             yield Running(mongo.uri, "", 0)

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from benchmarks.history import History, newest_hour
+from benchmarks.history import CACHE_GIGABYTES, History, newest_hour
 from benchmarks.readout import ReadoutTimes
 from benchmarks.readout import measure as readout
 from benchmarks.stack import running
@@ -69,7 +69,7 @@ async def _kept(directory: Path, events: int, progress: Progress) -> History:
     kept = directory / "end.txt"
     if not kept.exists():
         end = newest_hour(datetime.now(UTC))
-        async with running(directory, server=False) as stack:
+        async with running(directory, server=False, cache_gigabytes=CACHE_GIGABYTES) as stack:
             mongo = await Mongo.open(MongoSettings(uri=stack.mongo_uri))
             try:
                 await mongo.drop_database()
@@ -84,7 +84,10 @@ async def _kept(directory: Path, events: int, progress: Progress) -> History:
 
 async def _measure(directory: Path, history: History, calls: int, progress: Progress) -> list[CallTimes]:
     events = history.events
-    async with running(directory, server=True) as stack, grpc.aio.insecure_channel(stack.address) as channel:
+    async with (
+        running(directory, server=True, cache_gigabytes=CACHE_GIGABYTES) as stack,
+        grpc.aio.insecure_channel(stack.address) as channel,
+    ):
         stub = stats_pb2_grpc.StatsServiceStub(channel)
         asked = questions(stub, history)
         progress.step(f"asking about {events:,} events", calls * len(asked))
