@@ -24,7 +24,7 @@ from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 RATES = {"dull": 0.1, "plain": 0.2, "bright": 0.5}
 FLOOR = 0.1
 WAVE = 400
-AT_ONCE = 16
+AT_ONCE = 6
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +216,7 @@ async def test_what_fails_is_stopped_by_itself_where_that_was_asked(up: Stack) -
 
         await eventually(stopped)
         found = await shown(client, "asked")
-        assert found.experiment.verdict.startswith(
-            "Stopped by itself, a guardrail is breached: fallback_ratio of new is +1 against usual (95% interval +"
-        )
+        assert found.experiment.verdict.startswith("Stopped by itself, a guardrail is breached: fallback_ratio of new is +")
         assert (found.changes[-1].action, found.changes[-1].description) == ("stop_on_breach", found.experiment.verdict)
         assert not (await ranked(client, "asked", "somebody")).experiment_id
 

@@ -21,7 +21,7 @@ from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 LAMBDAS = {"lambda-9": 0.9, "lambda-7": 0.7, "lambda-5": 0.5}
 TYPES = ("cloud", "energy", "security", "storage")
 USERS = 750
-AT_ONCE = 24
+AT_ONCE = 6
 
 
 def candidates() -> list[Candidate]:
