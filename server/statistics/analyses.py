@@ -166,7 +166,8 @@ class Analyses:
             await sessions.feed(self._mongo, day, columns.within(*bounds_of(near, day)))
         sessions.finish()
         newcomers = await newcomers_of(self._mongo, activity)
-        return await asyncio.to_thread(engagement, activity, sessions, newcomers, population_in(lately, as_of))
+        population = await asyncio.to_thread(population_in, lately, as_of)
+        return await asyncio.to_thread(engagement, activity, sessions, newcomers, population)
 
     async def _measured(
         self, period: Period, types: frozenset[str], rule: int, window: timedelta, telling: Telling

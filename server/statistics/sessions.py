@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,13 +51,15 @@ class Sessions:
     async def feed(self, mongo: Mongo, day: datetime, columns: DayColumns) -> None:
         """Takes a day in; days come in order."""
         elsewhere = await _stated_among(mongo, [name for name in columns.sessions if name not in self.stated])
-        self._count(day, columns)
-        inferred = [name not in self.stated and name not in elsewhere for name in columns.sessions]
-        self.runs.feed(day, columns, inferred)
+        await asyncio.to_thread(self._take, day, columns, elsewhere)
 
     def finish(self) -> None:
         """No day comes any more."""
         self.runs.finish()
+
+    def _take(self, day: datetime, columns: DayColumns, elsewhere: Collection[str]) -> None:
+        self._count(day, columns)
+        self.runs.feed(day, columns, [name not in self.stated and name not in elsewhere for name in columns.sessions])
 
     def _count(self, day: datetime, columns: DayColumns) -> None:
         """The interactions of stated sessions."""
