@@ -7,6 +7,8 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_WORKERS ?= 2
 FAULTS_ARGS ?=
+# Compiled modules are kept, whatever the shell says: hundreds of processes of ours start during the tests.
+unexport PYTHONDONTWRITEBYTECODE
 PAGES := api cli configuration database features
 
 .PHONY: help demo test faults check protos docs clean

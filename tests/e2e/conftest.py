@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from stack import Client, Stack, running
+
+from tests.e2e.stack import Client, Stack, running
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,15 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running
-from test_experiment import brought_model, candidates
-from test_metrics import sample, scraped
 
 from rankloop.assignment import plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1.export_pb2 import RECORD_KIND_SLATE, ExportRecordsRequest
 from rankloop.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running
+from tests.e2e.test_experiment import brought_model, candidates
+from tests.e2e.test_metrics import sample, scraped
 
 RATES = {"dull": 0.1, "plain": 0.2, "bright": 0.5}
 FLOOR = 0.1

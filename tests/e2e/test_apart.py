@@ -14,12 +14,12 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from stack import CALL_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, Client, environment, eventually, failure_of, rankloop, spawned
 
 from rankloop.v1 import ranking_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.export_pb2 import RECORD_KIND_SLATE, ExportRecordsRequest
 from rankloop.v1.tracking_pb2 import Interaction, Session
 from runtime.settings import MongoSettings
+from tests.e2e.stack import CALL_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, Client, environment, eventually, failure_of, rankloop, spawned
 
 SERVICES = "ranking,catalog,stats,models,experiments,export"
 AT_ONCE = 1e-6

@@ -17,12 +17,12 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of
 
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.catalog_pb2 import Item, User
 from rankloop.v1.ranking_pb2 import Boost, Candidate, Cap, Exclusion, Exploration, FeatureMatrix, Pin, RankRequest, Rules, Target
 from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of
 
 LONGEST = "ü" * 128
 """256 bytes."""

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack, environment, running
 
 from runtime.child import Child
+from tests.e2e.stack import Stack, environment, running
 from tests.unit.docs.documents import ROOT, RUN_PAGES, Block, blocks
 
 USUAL_PORT = "50051"

@@ -10,13 +10,13 @@ import grpc
 import lightgbm
 import numpy as np
 import pytest
-from stack import CALL_SECONDS, Client, details_of, eventually, failure_of
 
 from rankloop.assignment import plan_of
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import model_pb2
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest, RankResponse
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
+from tests.e2e.stack import CALL_SECONDS, Client, details_of, eventually, failure_of
 
 LAMBDAS = {"lambda-9": 0.9, "lambda-7": 0.7, "lambda-5": 0.5}
 TYPES = ("cloud", "energy", "security", "storage")

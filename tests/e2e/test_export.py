@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import CALL_SECONDS, PATIENCE_SECONDS, Client, Stack, details_of, environment, eventually, failure_of, rankloop, spawned
 
 from rankloop.v1 import export_pb2 as pb
 from rankloop.v1.catalog_pb2 import Item, UpsertItemsRequest, UpsertUsersRequest, User
@@ -38,6 +37,18 @@ from rankloop.v1.tracking_pb2 import (
 )
 from scripts.exporting.command import export
 from scripts.exporting.formats import Format
+from tests.e2e.stack import (
+    CALL_SECONDS,
+    PATIENCE_SECONDS,
+    Client,
+    Stack,
+    details_of,
+    environment,
+    eventually,
+    failure_of,
+    rankloop,
+    spawned,
+)
 
 DAY = datetime(2024, 2, 29, tzinfo=UTC)
 """A day that no other test speaks of."""

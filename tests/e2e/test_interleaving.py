@@ -13,14 +13,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, running
-from test_experiment import brought_model, candidates
-from test_metrics import sample, scraped
 
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import export_pb2
 from rankloop.v1.ranking_pb2 import Boost, Exclusion, Pin, RankRequest, RankResponse, Rules, Target
 from rankloop.v1.tracking_pb2 import Interaction, Slate, TrackInteractionsRequest
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, running
+from tests.e2e.test_experiment import brought_model, candidates
+from tests.e2e.test_metrics import sample, scraped
 
 USERS, VISITS, AT_ONCE = 150, 2, 6
 LIKED = "storage"

@@ -20,13 +20,13 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running
 
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.catalog_pb2 import Item
 from rankloop.v1.ranking_pb2 import Candidate, FeatureMatrix, RankRequest, RankResponse
 from runtime.mongo import Mongo
 from runtime.settings import MongoSettings
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, rankloop, running
 from tests.recount import DIMENSIONS, Sent, traffic
 from tests.recount_types import type_metrics
 

@@ -11,12 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from stack import CALL_SECONDS, Client, Stack, eventually, failure_of
 
 from rankloop.v1 import catalog_pb2, export_pb2, model_pb2, ranking_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest
 from rankloop.v1.tracking_pb2 import Interaction, TrackInteractionsRequest
 from rankloop.worker.v1 import worker_pb2
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, eventually, failure_of
 
 PUBLIC = {
     method.full_name

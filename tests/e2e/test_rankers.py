@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
-from stack import CALL_SECONDS, PATIENCE_SECONDS, Client, Stack, environment, eventually, running, spawned, state_of
 
 from rankloop.v1 import model_pb2
 from rankloop.v1.ranking_pb2 import Candidate, RankRequest, RankResponse
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
+from tests.e2e.stack import CALL_SECONDS, PATIENCE_SECONDS, Client, Stack, environment, eventually, running, spawned, state_of
 
 DEADLINE_SECONDS = 5.0
 """Of each ranking: that of a caller whose machine does much else."""

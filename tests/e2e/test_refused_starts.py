@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from stack import Stack, rankloop
+
+from tests.e2e.stack import Stack, rankloop
 
 NOBODY_LISTENS = "mongodb://127.0.0.1:1/?replicaSet=rs0&serverSelectionTimeoutMS=300"
 

@@ -12,12 +12,12 @@ import lightgbm
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, running
 
 from rankloop.v1 import catalog_pb2, model_pb2
 from rankloop.v1 import ranking_pb2 as pb
 from runtime.mongo import Mongo
 from runtime.settings import MongoSettings
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of, running
 
 SURFACES = {
     "home": {

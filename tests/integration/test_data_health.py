@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from bundles import bundle
-from learnable import NOW as LEARNED_UNTIL
-from learnable import History
 
 from collector.commit import CommitLimits
 from collector.fold import FoldWorker
@@ -27,6 +24,9 @@ from runtime.mongo import Mongo
 from server.catalog import Catalog
 from server.health.examination import Examination, Glance
 from server.health.finding import Finding, Scope, Severity
+from tests.integration.bundles import bundle
+from tests.integration.learnable import NOW as LEARNED_UNTIL
+from tests.integration.learnable import History
 
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
 SCOPE = Scope(start=NOW - timedelta(days=7), end=NOW + timedelta(days=1), most_entries=10_000, most_slates=500)

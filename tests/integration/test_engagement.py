@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from measured import between, plain, same, store
 
 from collector.labels import Combination
 from rankloop.v1 import stats_pb2
 from runtime.errors import InvalidInput
 from runtime.mongo import Mongo
 from server.statistics.statistics import Statistics
+from tests.integration.measured import between, plain, same, store
 from tests.recount import Sent, traffic
 from tests.recount_engagement import active, engagement, scores
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from measured import store
 from prometheus_client import REGISTRY
 
 from rankloop.assignment import Because, place_of, plan_of
@@ -24,6 +23,7 @@ from server.experiments.keeper import LEASE_NAME, LEASE_SECONDS, ExperimentKeepe
 from server.experiments.lifecycle import weights_of
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
+from tests.integration.measured import store
 from tests.recount import Sent
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)

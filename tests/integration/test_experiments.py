@@ -8,7 +8,6 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from measured import store
 from prometheus_client import REGISTRY
 
 from rankloop.v1 import experiment_pb2 as pb
@@ -19,6 +18,7 @@ from runtime.settings import MongoSettings
 from server.experiments.experiments import Experiments
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
+from tests.integration.measured import store
 from tests.recount import Sent
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)

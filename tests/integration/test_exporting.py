@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bundles import bundle
 
 from ranker.models.registry import ModelRegistry
 from rankloop.v1 import export_pb2 as pb
@@ -22,6 +21,7 @@ from server.export import exporter as exporting
 from server.export import ordered
 from server.export.exporter import Exporter
 from server.export.ordered import by_time
+from tests.integration.bundles import bundle
 
 NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
 START = NOW - timedelta(days=2)

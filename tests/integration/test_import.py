@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from stacks import Up, ask, command, environment, rankloop, running
 
 from rankloop.v1 import experiment_pb2, stats_pb2
 from rankloop.v1.catalog_pb2 import GetItemRequest, Item, User
@@ -30,6 +29,7 @@ from rankloop.v1.record_pb2 import Record
 from rankloop.v1.stats_pb2_grpc import StatsServiceStub
 from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
 from runtime.child import Child
+from tests.integration.stacks import Up, ask, command, environment, rankloop, running
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

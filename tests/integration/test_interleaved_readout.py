@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from statistics import mean, stdev
 
 import pytest
-from measured import store
 
 from rankloop.v1 import experiment_pb2 as pb
 from rankloop.v1 import tracking_pb2
@@ -18,6 +17,7 @@ from server.experiments.experiments import Experiments
 from server.experiments.interleaving import Team, coin_of, team_draft
 from server.experiments.running import RunningExperiments
 from server.experiments.store import ExperimentStore
+from tests.integration.measured import store
 from tests.recount import Sent
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from bundles import SCHEMA, bundle, with_files
 
 from ranker import metrics
 from ranker.models.bundle import CANNED, FOREST, MANIFEST, PASSPORT, Bundle
@@ -19,6 +18,7 @@ from ranker.models.refusal import RankerNotes
 from ranker.models.registry import ModelRegistry
 from runtime.errors import NotFound
 from runtime.mongo import Mongo
+from tests.integration.bundles import SCHEMA, bundle, with_files
 
 NOON = datetime.datetime(2026, 3, 5, 12, tzinfo=datetime.UTC)
 RANKER = "127.0.0.1:50052"

@@ -10,7 +10,8 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
-from stacks import Up, rankloop, running
+
+from tests.integration.stacks import Up, rankloop, running
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
-from measured import FIRST, LAST, between, clock, plain, store
-from test_engagement import FIRST as FIRST_VISIT
-from test_engagement import LAST as LAST_VISIT
-from test_engagement import lively
-from test_outcome_metrics import earning
 
 from collector.labels import Combination
 from collector.rebuild import rebuild
@@ -22,6 +17,11 @@ from runtime.mongo import Mongo
 from runtime.schema import migrate
 from runtime.settings import MongoSettings
 from server.statistics.statistics import Statistics
+from tests.integration.measured import FIRST, LAST, between, clock, plain, store
+from tests.integration.test_engagement import FIRST as FIRST_VISIT
+from tests.integration.test_engagement import LAST as LAST_VISIT
+from tests.integration.test_engagement import lively
+from tests.integration.test_outcome_metrics import earning
 from tests.recount import Sent
 
 EARNED = [(FIRST, LAST), (FIRST.replace(minute=13), LAST - timedelta(hours=4, minutes=7))]

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from measured import FIRST, LAST, NOW, between, clock, periods, same, store
 
 from collector.labels import Combination
 from rankloop.v1 import stats_pb2
@@ -15,6 +14,7 @@ from rankloop.v1.tracking_pb2 import Outcome
 from runtime.errors import InvalidInput
 from runtime.mongo import Mongo
 from server.statistics.statistics import Statistics
+from tests.integration.measured import FIRST, LAST, NOW, between, clock, periods, same, store
 from tests.recount import Sent, occurred, traffic
 from tests.recount_outcomes import funnel, goals, improvement, of_type, quality
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from learnable import NOW, History, Silent
 
 from ranker.models.registry import ModelRegistry
 from ranker.training.report import TrainingReport
 from ranker.training.settings import TrainerSettings
 from ranker.training.trainer import TrainingOptions, train
 from runtime.mongo import Mongo
+from tests.integration.learnable import NOW, History, Silent
 
 QUICK = TrainerSettings(num_boost_round=30, num_leaves=8, num_threads=1, bootstrap_samples=100, learning_rate=0.1, validation_split=0.5)
 ITEMS = 4

@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from bundles import SCHEMA, bundle
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -29,6 +28,7 @@ from rankloop.worker.v1 import worker_pb2_grpc
 from rankloop.worker.v1.worker_pb2 import GetStatusRequest, RankRequest
 from runtime.mongo import InsertOne, Long, Mongo, ReplaceOne
 from runtime.settings import MongoSettings
+from tests.integration.bundles import SCHEMA, bundle
 
 MIDNIGHT = datetime.datetime(2026, 3, 5, tzinfo=datetime.UTC)
 NOON = MIDNIGHT + datetime.timedelta(hours=12)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from measured import FIRST, LAST, between, clock, periods, same, store
 
 from collector.commit import CommitLimits
 from collector.fold import FoldWorker
@@ -26,6 +25,7 @@ from runtime.mongo import Mongo
 from runtime.timestamps import to_timestamp
 from server.statistics.statistics import Statistics
 from server.statistics.watching import Watching
+from tests.integration.measured import FIRST, LAST, between, clock, periods, same, store
 from tests.recount import Sent, label, mean, occurred, traffic, wilson
 
 ORDERS = {

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from test_fold import LIMITS, NOW, clock, fold_all, tallied, tracking_of, traffic
 
 from collector.fold import FoldWorker
 from collector.inspection import replay
@@ -27,6 +26,7 @@ from runtime.lease import Lease
 from runtime.mongo import Mongo
 from runtime.timestamps import to_timestamp
 from server.statistics.statistics import Statistics
+from tests.integration.test_fold import LIMITS, NOW, clock, fold_all, tallied, tracking_of, traffic
 
 
 class Silent:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from measured import FIRST, LAST, NOW, between, clock, periods, same, store
 
 from collector.commit import CommitLimits
 from collector.labels import Combination
@@ -19,6 +18,7 @@ from collector.tracking import Tracking
 from rankloop.v1 import stats_pb2
 from runtime.mongo import Mongo
 from server.statistics.statistics import Statistics
+from tests.integration.measured import FIRST, LAST, NOW, between, clock, periods, same, store
 from tests.recount import DIMENSIONS, Sent, traffic
 
 

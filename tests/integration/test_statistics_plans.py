@@ -6,12 +6,11 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from measured import FIRST, LAST, between, clock, store
-
 from collector.labels import Combination
 from rankloop.v1 import stats_pb2
 from runtime.mongo import Document, Mongo
 from server.statistics.statistics import Statistics
+from tests.integration.measured import FIRST, LAST, between, clock, store
 from tests.recount import traffic
 
 LEDGER = ("interactions", "slates", "outcomes", "sessions")

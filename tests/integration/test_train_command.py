@@ -10,12 +10,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from learnable import History
-
 from ranker.models.registry import ModelRegistry
 from ranker.models.runs import TrainingRuns
 from runtime.mongo import Mongo
 from runtime.settings import MongoSettings
+from tests.integration.learnable import History
 
 ROOT = Path(__file__).resolve().parents[2]
 

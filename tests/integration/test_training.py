@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from learnable import NAMES, NOW, History, Silent
 
 from ranker.models.registry import ModelRegistry
 from ranker.models.runs import Mode, TrainingRuns
@@ -18,6 +17,7 @@ from ranker.training.settings import TrainerSettings
 from ranker.training.trainer import TrainingOptions, train
 from runtime.errors import FailedPrecondition
 from runtime.mongo import Mongo
+from tests.integration.learnable import NAMES, NOW, History, Silent
 
 QUICK = TrainerSettings(num_boost_round=40, early_stopping_rounds=10, num_leaves=8, num_threads=1, bootstrap_samples=200, learning_rate=0.1)
 

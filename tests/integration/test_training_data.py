@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learnable import NOW, History, Silent
 
 from collector.fold import FoldWorker
 from collector.labels import Combination
@@ -19,6 +18,7 @@ from ranker.training.dataset import count_interactions, load
 from ranker.training.failures import CannotTrain
 from runtime.lease import Lease
 from runtime.mongo import Mongo
+from tests.integration.learnable import NOW, History, Silent
 
 
 async def read(mongo: Mongo, days: float = 90.0) -> TrainingData:

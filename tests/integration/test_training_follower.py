@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from learnable import NOW, History, Silent
-from test_train_command import MODULE, ROOT, environment
-
 from ranker.models.registry import ModelRegistry
 from ranker.models.runs import Mode, TrainingRuns
 from ranker.training.follower import TrainingFollower
@@ -22,6 +19,8 @@ from ranker.training.settings import TrainerSettings
 from runtime.errors import RankloopError
 from runtime.mongo import Long, Mongo
 from runtime.settings import MongoSettings
+from tests.integration.learnable import NOW, History, Silent
+from tests.integration.test_train_command import MODULE, ROOT, environment
 
 QUICK = TrainerSettings(
     num_boost_round=20, num_leaves=8, num_threads=1, bootstrap_samples=100, learning_rate=0.1, follow_poll_seconds=0.02, min_interactions=10

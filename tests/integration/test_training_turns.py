@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from learnable import NOW
 
 from ranker.models.runs import ALIVE, LOST, TrainingRuns
 from ranker.training import turn
@@ -14,6 +13,7 @@ from ranker.training.turn import AlreadyTraining, kept_alive, life_sign, take_tu
 from runtime.errors import Aborted
 from runtime.lease import Lease
 from runtime.mongo import Mongo
+from tests.integration.learnable import NOW
 
 
 def now() -> datetime:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
-from learnable import NOW, History, Silent
-
 from ranker.models.registry import ModelRegistry
 from ranker.training.settings import TrainerSettings
 from ranker.training.trainer import TrainingOptions, train
 from runtime.mongo import Mongo
+from tests.integration.learnable import NOW, History, Silent
 
 QUICK = TrainerSettings(num_boost_round=20, early_stopping_rounds=10, num_leaves=8, num_threads=1, bootstrap_samples=100, learning_rate=0.1)
 

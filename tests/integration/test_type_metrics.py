@@ -7,7 +7,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from measured import FIRST, LAST, NOW, between, clock, periods, same, store
 
 from collector.commit import CommitLimits
 from collector.fold import FoldWorker
@@ -27,6 +26,7 @@ from runtime.settings import MongoSettings
 from runtime.timestamps import to_timestamp
 from server.statistics.statistics import Statistics
 from server.statistics.times import COLUMNS
+from tests.integration.measured import FIRST, LAST, NOW, between, clock, periods, same, store
 from tests.recount import Sent, traffic
 from tests.recount_types import type_metrics
 

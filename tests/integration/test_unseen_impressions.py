@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from learnable import NOW, History, Silent
 
 from ranker.training.dataset import load
 from ranker.training.settings import Untouched
 from runtime.mongo import Mongo
+from tests.integration.learnable import NOW, History, Silent
 
 WINDOW = (NOW - timedelta(days=90), NOW)
 

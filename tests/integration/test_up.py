@@ -12,7 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stacks import Up, ask, rankloop, running, wait_gone
 
 from rankloop.v1.catalog_pb2 import GetItemRequest, Item, UpsertItemsRequest
 from rankloop.v1.catalog_pb2_grpc import CatalogServiceStub
@@ -20,6 +19,7 @@ from rankloop.v1.ranking_pb2 import Candidate, RankRequest, RankResponse
 from rankloop.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloop.v1.stats_pb2 import GetOverviewRequest
 from rankloop.v1.stats_pb2_grpc import StatsServiceStub
+from tests.integration.stacks import Up, ask, rankloop, running, wait_gone
 
 NAMES = ["ranker", "collector", "server"]
 

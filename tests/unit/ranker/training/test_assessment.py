@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from test_training_columns import columns
 
 from ranker.diversity.mmr import mmr
 from ranker.state.items import ItemState
@@ -15,6 +14,7 @@ from ranker.training.after_mmr import candidates_of, diversified
 from ranker.training.baselines import figures, popularity
 from ranker.training.segments import segments
 from ranker.training.split import split
+from tests.unit.ranker.training.test_training_columns import columns
 
 PARTS = split(columns(200, seed=5), validation_split=0.2, min_slates=20)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from test_training_columns import columns
 
 from ranker.training.columns import Columns
 from ranker.training.data import DatasetCounts
 from ranker.training.failures import CannotTrain
 from ranker.training.settings import TrainerSettings
 from ranker.training.suitability import require_interactions, require_variety
+from tests.unit.ranker.training.test_training_columns import columns
 
 NOW = datetime(2026, 1, 11, tzinfo=UTC)
 NOTHING = columns(1).part(0, 0)
