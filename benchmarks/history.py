@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from collector.batch import Batch, fold
+from collector.batch import Batch, Folded, fold
 from collector.derived import tally_write
 from collector.labels import DEFAULT_RULES, Combination, label_of
 from collector.tally import TallyId
@@ -25,8 +25,8 @@ from server.experiments import lifecycle
 from server.experiments.store import ExperimentStore
 
 DAYS = 30
-CACHE_GIGABYTES = 4.0
-"""Of the database that keeps a history: ten million events are read in the order of their users now and then."""
+CACHE_GIGABYTES = 10.0
+"""Of the database that keeps a history: about what MongoDB takes by itself on a machine of 24 GB (half of what is there)."""
 SLATE_ITEMS = 5
 PER_SLATE = 4
 """Interactions with one slate, on average."""
@@ -90,10 +90,15 @@ class History:
         plan = await self._experiment(mongo)
         tallies: dict[TallyId, dict[tuple[int, str], int]] = defaultdict(lambda: defaultdict(int))
         day = None
-        for slates, interactions in self._chunks(plan):
-            folded = fold(
-                Batch(interactions=interactions, slates=slates, outcomes=[], folded_slates={}, folded_outcomes=[], attributions={}), RULE
-            )
+        written: asyncio.Future[Any] = asyncio.ensure_future(asyncio.sleep(0))
+        chunks = self._chunks(plan)
+        # The next chunk is made while the database takes the one before.
+        while (made := await asyncio.to_thread(_derived, chunks)) is not None:
+            slates, interactions, folded = made
+            await written
+            if day is not None and slates[-1]["show_time"].date() != day:
+                await self._flush(mongo, tallies)
+            day = slates[-1]["show_time"].date()
             for tally, counters in folded.tallies.items():
                 kept = tallies[tally]
                 for at, count in counters.items():
@@ -102,15 +107,13 @@ class History:
                 {"_id": {"ranking_id": ranking_id, "item_id": item_id}, "ranking_id": ranking_id, **one.to_document(RULE)}
                 for (ranking_id, item_id), one in folded.attributions.items()
             ]
-            await asyncio.gather(
+            written = asyncio.gather(
                 mongo.collection("slates").insert_many(slates),
                 mongo.collection("interactions").insert_many(interactions),
                 mongo.collection("attributions").bulk_write([InsertOne(one) for one in attributions]),
             )
-            if day is not None and slates[-1]["show_time"].date() != day:
-                await self._flush(mongo, tallies)
-            day = slates[-1]["show_time"].date()
             advance(len(slates) + len(interactions))
+        await written
         await self._flush(mongo, tallies)
 
     async def _flush(self, mongo: Mongo, tallies: dict[TallyId, dict[tuple[int, str], int]]) -> None:
@@ -158,6 +161,16 @@ class History:
                     kind = KINDS[kinds[row, turn]]
                     interactions.append(_interaction(number, turn, user_id, chosen[place], place + 1, kind, show_time))
             yield slates, interactions
+
+
+def _derived(chunks: Iterator[tuple[list[Document], list[Document]]]) -> tuple[list[Document], list[Document], Folded] | None:
+    """The next chunk and what follows from it; None: there is none."""
+    chunk = next(chunks, None)
+    if chunk is None:
+        return None
+    slates, interactions = chunk
+    batch = Batch(interactions=interactions, slates=slates, outcomes=[], folded_slates={}, folded_outcomes=[], attributions={})
+    return slates, interactions, fold(batch, RULE)
 
 
 def _slate(number: int, user_id: str, variant_id: str, items: list[int], show_time: datetime) -> Document:

@@ -20,6 +20,7 @@ from collector.derived import INTERACTION_COLUMNS, SLATE_COLUMNS, Derived
 from collector.labels import Combination
 from collector.receipts import Receipts
 from collector.retention import cut_of
+from runtime.ending import end
 from runtime.errors import Aborted, Unavailable
 from runtime.lease import Lease
 from runtime.mongo import Document, Mongo
@@ -123,10 +124,8 @@ async def resting_fold(lease: Lease) -> AsyncIterator[None]:
             raise Aborted("a fold worker holds its lease and does not let go; is it hanging? Stop it and try again", reason="LEASE_HELD")
         await asyncio.sleep(lease.seconds / 20)
 
-    over = asyncio.Event()
-
     async def renew() -> None:
-        while not over.is_set():
+        while True:
             await asyncio.sleep(lease.seconds / 4)
             with contextlib.suppress(Unavailable):
                 await lease.claim()
@@ -135,11 +134,8 @@ async def resting_fold(lease: Lease) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Before Python 3.12 a cancellation that meets the end of a wait within the driver is lost. Whoever went on renewing would take the
-        # lease anew and keep it, so this says twice that it is over, and lets go when nobody renews any more.
-        over.set()
-        renewing.cancel()
-        await asyncio.wait([renewing])
+        # Only when nobody renews any more: it would be taken anew, and kept.
+        await end(renewing)
         await lease.release()
 
 

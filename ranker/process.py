@@ -26,6 +26,7 @@ from ranker.state.users import UserHistories
 from ranker.validation import MAX_CANDIDATES
 from ranker.worker import Worker
 from rankloop.worker.v1 import worker_pb2, worker_pb2_grpc
+from runtime.ending import end
 from runtime.errors import Misconfigured
 from runtime.logs import get_logger
 from runtime.mongo import Mongo, UpdateOne
@@ -124,8 +125,7 @@ async def run(
             log.info("ranker ready", address=server.address, items=items.item_count, models=list(loader.resident_versions))
             await on.stop.wait()
             await server.drain()
-            for task in following:
-                task.cancel()
+            await end(*following)
     log.info("ranker stopped")
 
 

@@ -33,6 +33,7 @@ from rankloop.v1 import (
     tracking_pb2,
     tracking_pb2_grpc,
 )
+from runtime.ending import end
 from runtime.lease import Lease
 from runtime.logs import get_logger
 from runtime.process import ground
@@ -161,10 +162,7 @@ async def run(
             await tracking.wait_idle()
             if not await recorder.wait_idle(timeout_seconds=server.drain_seconds):
                 log.warning("stopped with slates that could not be recorded")
-            recording.cancel()
-            keeping.cancel()
-            following.cancel()
-            looking_after.cancel()
+            await end(recording, keeping, following, looking_after)
     log.info("server stopped")
 
 

@@ -1320,7 +1320,7 @@ class GetExperimentResultsResponse(_message.Message):
 
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesPoint]:
-        """The primary metric as it stood at the end of each day, for plots."""
+        """The primary metric as it stood at the end of each day, for plots; once weights changed, at the end of each of them."""
 
     @_builtins.property
     def preference(self) -> Global___PreferenceResult:

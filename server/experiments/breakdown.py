@@ -8,8 +8,8 @@ from datetime import datetime
 
 from server.experiments.comparison import Comparison, corrected_together
 from server.experiments.design import Design
-from server.experiments.observed import Group
-from server.experiments.readout import Value, read
+from server.experiments.observed import Group, Period
+from server.experiments.readout import Value, read, read_growing
 from server.inference.multiplicity import Correction
 
 
@@ -53,6 +53,18 @@ def many_comparisons(count: int, level: float) -> str:
         f"{count} comparisons: without a correction, {count * level:.1f} of them would look different by chance alone. Their p-values are "
         "corrected for it (Holm), their intervals are not. A segment that nobody named beforehand is a question for the next experiment."
     )
+
+
+def by_period(design: Design, periods: Sequence[Period], ends: Sequence[datetime], *, most: int) -> list[Point]:
+    """One point per period, at its end, the latest `most` of them; for an experiment whose weights changed.
+
+    A user is followed until the weights change, so all that was seen up to then is the sum of the periods up to then, and a point is the
+    readout of that moment.
+    """
+    alone = replace(design, metrics=[design.primary])
+    counts = range(max(1, len(ends) - most + 1), len(ends) + 1)
+    found = [one.metrics[0] for one in read_growing(alone, periods[: len(ends)], counts)]
+    return [Point(time=ends[count - 1], values=one.values, comparisons=one.comparisons) for count, one in zip(counts, found, strict=True)]
 
 
 def by_time(design: Design, looks: Sequence[tuple[datetime, Sequence[Group]]]) -> list[Point]:

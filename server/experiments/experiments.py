@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,9 +18,9 @@ from runtime.mongo import Mongo
 from runtime.timestamps import EPOCH, at_millisecond, is_valid, to_datetime
 from server.experiments import lifecycle
 from server.experiments.answer import answer, point_message, segment_message
-from server.experiments.breakdown import by_segment, by_time
+from server.experiments.breakdown import by_period, by_segment, by_time
 from server.experiments.followed import stop_of
-from server.experiments.gathering import Gathering
+from server.experiments.gathering import MAX_LOOKS, Gathering
 from server.experiments.method import interleaves
 from server.experiments.metrics import design_of
 from server.experiments.observed import Period
@@ -199,7 +200,11 @@ class Experiments:
             segments, response.segment_warning = by_segment(design, found.segments)
             response.segments.extend(segment_message(one, control) for one in segments)
         if len(found.periods) == 1:
-            response.series.extend(point_message(one, control) for one in by_time(design, found.looks))
+            points = by_time(design, found.looks)
+        else:
+            ends = [*(start for one in experiment.weight_periods[1:] if (start := to_datetime(one.start_time)) < as_of), as_of]
+            points = await asyncio.to_thread(by_period, design, found.periods, ends, most=MAX_LOOKS)
+        response.series.extend(point_message(one, control) for one in points)
         response.mixed_user_count = found.mixed_user_count
         response.anonymous_slate_count = found.anonymous_slate_count
         response.tester_count = found.tester_count

@@ -41,6 +41,8 @@ LATE = timedelta(days=7)
 """After an experiment's end, how long entries are waited for that belong before it."""
 USERS_PER_COMMIT = 5_000
 """About as many users are taken in at once; a full pass takes twice as many."""
+SLATES_PER_COMMIT = 100_000
+"""Of a full pass."""
 ROWS_PER_MERGE = 20_000
 """Of several slices, merged in one transaction."""
 REVISIONS_AT_ONCE = 20
@@ -240,20 +242,23 @@ class DigestFollower:
         USERS.inc(sum(map(len, blocks.values())))
 
     async def _build(self, one: Followed) -> None:
-        """Goes on with a full pass."""
+        """Goes on with a full pass, up to so many users, or fewer who saw much."""
         now = self._now()
-        told, blocks, position, count = Told(), list[Block](), one.digest.position, 0
+        told, blocks, position = Told(), list[Block](), one.digest.position
+        count, slates, more = 0, 0, False
         first_times: list[datetime] = []
         async with aclosing(Histories(self._mongo, one.experiment).all(one.stop_time, after=position)) as batches:
             async for histories in batches:
                 position, count = histories[-1].user_id, count + len(histories)
                 await self._tell(told, one, histories, now)
                 first_times += [row.exposure_time for row in told.rows]
+                slates += sum(len(history.visits) for history in histories)
                 blocks.append(await asyncio.to_thread(Block.of, one.outline, told.rows))
                 told.rows.clear()
-                if count >= 2 * USERS_PER_COMMIT:
+                more = count >= 2 * USERS_PER_COMMIT or slates >= SLATES_PER_COMMIT
+                if more:
                     break
-        state = State.BUILDING if count >= 2 * USERS_PER_COMMIT else State.WHOLE
+        state = State.BUILDING if more else State.WHOLE
         digest = replace(one.digest, state=state, position=position, as_of=max(one.as_of(now), one.digest.as_of))
         block = await asyncio.to_thread(newest, one.outline, blocks)
         await self._commit([one], [digest.with_first(first_times)], {one.experiment_id: block}, awaiting_writes(told.due), 0)

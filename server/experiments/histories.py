@@ -16,6 +16,8 @@ from server.experiments.method import ALL_USERS, interleaves
 from server.experiments.metrics import metrics_of
 
 USERS_AT_ONCE = 500
+SLATES_AT_ONCE = 10_000
+"""Of users who saw many: a batch ends with whoever goes beyond."""
 
 SLATE_COLUMNS = dict.fromkeys(
     (
@@ -52,12 +54,13 @@ class Histories:
         """Everybody's whose id comes `after` (None: everybody's), as told by what happened before `end` (None: by everything)."""
         self.anonymous_slate_count = 0
         query = {"experiments.id": self._experiment_id, **({} if after is None else {"user_id": {"$gt": after}})}
-        waiting: list[History] = []
+        waiting, slate_count = list[History](), 0
         async for slates in self._slates_by_user(query, end):
             waiting.append(self._history(slates))
-            if len(waiting) >= USERS_AT_ONCE:
+            slate_count += len(slates)
+            if len(waiting) >= USERS_AT_ONCE or slate_count >= SLATES_AT_ONCE:
                 yield await self._filled(waiting, end)
-                waiting = []
+                waiting, slate_count = [], 0
         if waiting:
             yield await self._filled(waiting, end)
 

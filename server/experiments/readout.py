@@ -85,8 +85,22 @@ def read_periods(design: Design, periods: Sequence[Period]) -> Readout:
     values are those of all users together, for looking at: what is tested is the difference over periods. Which variant is the best is
     asked of each brought to the same mixture of periods (`evening`), as a bandit asks.
     """
+    return _together(design, periods, _parts(design, periods))
+
+
+def read_growing(design: Design, periods: Sequence[Period], counts: Sequence[int]) -> list[Readout]:
+    """`read_periods` of the first so many periods, once for each of `counts`; `read`, where that is one."""
+    parts = _parts(design, periods)
+    return [_together(design, periods[:count], parts[:count]) if count > 1 else parts[0] for count in counts]
+
+
+def _parts(design: Design, periods: Sequence[Period]) -> list[Readout]:
     names = list(design.weights)
-    parts = [read(replace(design, weights={name: period.weights.get(name, 0.0) for name in names}), period.groups) for period in periods]
+    return [read(replace(design, weights={name: period.weights.get(name, 0.0) for name in names}), period.groups) for period in periods]
+
+
+def _together(design: Design, periods: Sequence[Period], parts: Sequence[Readout]) -> Readout:
+    names = list(design.weights)
     groups = [sum((part.groups[place] for part in parts), Group(variant_id=name)) for place, name in enumerate(names)]
     due = [math.fsum(part.sample_ratio.expected[place] for part in parts) for place in range(len(names))]
     whole = read(design, groups)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from runtime.ending import end
 from runtime.errors import RankloopError
 from runtime.logs import get_logger
 from runtime.mongo import Mongo
@@ -71,8 +72,7 @@ class Glance:
     async def close(self) -> None:
         """Ends what runs."""
         if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+            await end(self._running)
 
     async def _examine(self) -> None:
         now = self._clock()

@@ -7,7 +7,6 @@ as of when it is. The key of an answer holds everything that it depends on, who 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from collector.fold import oldest_pending
 from collector.retention import cut_of
+from runtime.ending import end
 from runtime.mongo import Mongo
 
 Made = TypeVar("Made")
@@ -83,12 +83,7 @@ class Remembered:
 
     async def close(self) -> None:
         """Breaks off what is being made."""
-        making = [one.making for one in self._answers.values() if not one.making.done()]
-        for task in making:
-            task.cancel()
-        for task in making:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await end(*(one.making for one in self._answers.values()))
 
     def _good(self, kept: _Answer, revision: Hashable, longest_seconds: float, stale_seconds: float, costly_seconds: float) -> bool:
         now = self.clock()

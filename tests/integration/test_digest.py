@@ -265,7 +265,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bound is met often."""
     monkeypatch.setattr(follower, "USERS_PER_COMMIT", 9)
     monkeypatch.setattr(follower, "USERS_AT_ONCE", 4)
+    monkeypatch.setattr(follower, "SLATES_PER_COMMIT", 25)
     monkeypatch.setattr("server.experiments.histories.USERS_AT_ONCE", 5)
+    monkeypatch.setattr("server.experiments.histories.SLATES_AT_ONCE", 11)
     monkeypatch.setattr(follower, "REVISIONS_AT_ONCE", 2)
     monkeypatch.setattr(digests, "RUNS", 2)
     monkeypatch.setattr(digests, "ROWS_AT_ONCE", 6)

@@ -305,3 +305,12 @@ async def test_changed_weights_are_read_by_period(mongo: Mongo) -> None:
     assert found.sample_ratio.void
     assert found.verdict.ruling == pb.RULING_VOID
     assert sum(one.expected_user_count for one in found.variants) == pytest.approx(sum(one.user_count for one in found.variants))
+    # Day by day there would be no saying which weights a point is of: there is one at the end of each.
+    first, last = found.series
+    assert (first.time, last.time) == (changed.weight_periods[1].start_time, found.as_of_time)
+    assert last.values == found.metrics[0].values
+    clock.now = END + timedelta(minutes=1)
+    before = await experiments.results(
+        pb.GetExperimentResultsRequest(experiment_id="variety", as_of_time=changed.weight_periods[1].start_time)
+    )
+    assert list(before.series) == [first]

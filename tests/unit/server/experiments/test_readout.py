@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from server.experiments.breakdown import by_segment, by_time
+from server.experiments.breakdown import by_period, by_segment, by_time
 from server.experiments.design import Better, DecideBy, Design, Metric, Role
 from server.experiments.observed import Group, Observed, Period
 from server.experiments.readout import read, read_periods
@@ -276,6 +276,22 @@ def test_the_last_point_of_a_series_is_the_readout() -> None:
     assert [point.values[1].converted_count for point in points] == [60, 120, 180]
     assert [point.time for point in points] == [look[0] for look in looks]
     assert points[-1].comparisons == read(DESIGN, looks[-1][1]).comparisons
+
+
+def test_a_series_over_changed_weights_has_a_point_at_the_end_of_each() -> None:
+    periods = [
+        Period(weights={"a": share, "b": 1 - share}, groups=[group("a", 2_000, bought=100 + seed), group("b", 3_000, bought=200)])
+        for seed, share in enumerate([0.5, 0.4, 0.6, 0.4])
+    ]
+    ends = [START + timedelta(days=day) for day in range(1, 5)]
+    points = by_period(DESIGN, periods, ends, most=3)
+    assert [point.time for point in points] == ends[1:]
+    assert [point.values[1].converted_count for point in points] == [400, 600, 800]
+    for count, point in zip((2, 3, 4), points, strict=True):
+        assert point.comparisons == read_periods(DESIGN, periods[:count]).comparisons
+    # As of the second's beginning nobody had come who belongs to it.
+    (first,) = by_period(DESIGN, periods, ends[:1], most=3)
+    assert first.comparisons == read(replace(DESIGN, weights=periods[0].weights), periods[0].groups).comparisons
 
 
 def test_too_few_real_clicks_to_tell_are_said_to_be() -> None:
