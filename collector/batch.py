@@ -113,8 +113,9 @@ def fold(batch: Batch, rule: Combination) -> Folded:
                 if now.timed:
                     known_now = after.setdefault((ranking_id, item_id), now.copy())
                     known_now.shown = Shown(impression.show_time, impression.item_type)
-        shown = list(impressions.values())
-        deltas.add_slate([impression.cell for impression in shown], shown[0].show_time, slate_counters(slate_diversity(slate)))
+        if impressions:
+            cells_shown = [impression.cell for impression in impressions.values()]
+            deltas.add_slate(cells_shown, slate["show_time"], slate_counters(slate_diversity(slate)))
 
     for outcome in batch.outcomes:
         _count_outcome(deltas, outcome)
@@ -195,8 +196,8 @@ def _count_outcome(deltas: TallyDeltas, outcome: Document) -> None:
 
 
 def _attribute_outcome(deltas: TallyDeltas, outcome: Document, slate: Mapping[str, _Impression] | None) -> None:
-    """The slate's groups earn the outcome; those that look inside it, only where it names an item of the slate. None: not yet known."""
-    if slate is None:
+    """The slate's groups earn the outcome; those that look inside it, only where it names an item of the slate. None: not known yet."""
+    if not slate:
         return
     counters = outcome_counters(outcome.get("value"))
     impression = slate.get(outcome.get("item_id", ""))

@@ -145,8 +145,9 @@ class Ranking:
                 "experiments": [experiment_note(one.experiment_id, one.variant_id, one.propensity) for one in shown],
                 "rank_seconds": time.perf_counter() - started,
             }
-        # The answer leaves first: what is written down is made when this call has nothing more to do.
-        self._recorder.record_soon(lambda: slate_of(request, response, ranked.served, now) | note)
+        if response.items:  # where rules left nothing, nobody was shown anything
+            # The answer leaves first: what is written down is made when this call has nothing more to do.
+            self._recorder.record_soon(lambda: slate_of(request, response, ranked.served, now) | note)
         return response
 
     async def _interleaved(

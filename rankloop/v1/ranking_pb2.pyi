@@ -722,7 +722,7 @@ class RankResponse(_message.Message):
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
-        """The slate, best first."""
+        """The slate, best first. Empty: rules excluded everything; then nobody is shown anything, and no slate is recorded."""
 
     @_builtins.property
     def exploration(self) -> Global___ExplorationRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from rankloop.v1 import catalog_pb2, model_pb2
+from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2
 from rankloop.v1 import ranking_pb2 as pb
 from runtime.mongo import Mongo
 from runtime.settings import MongoSettings
@@ -126,6 +127,20 @@ async def test_rules_of_a_request_hold_and_stay_with_the_slate(caller: Client, s
     kept = {(one["rule_id"], one["item_id"], one["position_before"], one["position"]) for one in slate["rule_effects"]}
     assert kept == told
     assert "exploration" not in slate
+
+
+async def test_a_slate_of_which_rules_leave_nothing_is_none(caller: Client, slates: Stack) -> None:
+    user_id = uuid.uuid4().hex
+    excluded = " ".join(f"exclusions {{ target {{ item_type: '{name}' }} }}" for name in ("ad", "type0", "type1"))
+    nothing = await rank(caller, f"rules {{ {excluded} }}", user_id=user_id)
+    assert not nothing.items
+    assert len(nothing.rule_effects) == 10
+    something = await rank(caller, user_id=user_id)
+    await recorded(slates, something.ranking_id)
+    # Nobody was shown anything the first time, and what counts goes on counting.
+    await caller.folded()
+    stats = (await caller.stats.GetUserStats(stats_pb2.GetUserStatsRequest(user_id=user_id), timeout=CALL_SECONDS)).stats
+    assert (stats.slate_count, stats.impression_count) == (1, 10)
 
 
 async def test_rules_of_a_surface_hold_beside_those_of_the_request(caller: Client) -> None:
