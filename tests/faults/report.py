@@ -84,6 +84,7 @@ def measure(hits: Sequence[Hit], attempts: Iterable[Attempt], end: float) -> lis
     ends = list(accumulate((one.end for one in calls), max))
     sound = sorted((attempt for attempt in calls if attempt.acknowledged), key=lambda one: one.end)
     moments = [attempt.end for attempt in sound]
+    firsts = _first_begins(calls)
     wrong = []
     for place, hit in enumerate(hits):
         until = hits[place + 1].begin if place + 1 < len(hits) else end
@@ -91,10 +92,25 @@ def measure(hits: Sequence[Hit], attempts: Iterable[Attempt], end: float) -> lis
         inside = moments[bisect_right(moments, hit.begin) : bisect_right(moments, until)]
         edges = [hit.begin, *inside, until]
         hit.unavailable_seconds = max(later - _asked(earlier, later, begins, ends) for earlier, later in pairwise(edges))
-        early = [one for one in sound if hit.begin <= one.begin and one.end <= hit.mended]
+        early = [one for one in sound if hit.begin <= one.begin and one.end <= hit.mended and not _known_before(one, firsts, hit.begin)]
         if early:
             wrong.append(f"{len(early)} × acknowledged during '{hit.kind}', when nothing could be durable: {early[:3]}")
     return wrong
+
+
+def _first_begins(calls: Iterable[Attempt]) -> dict[tuple[str, int], float]:
+    """When each entry, by kind and number, was first sent. `calls` by when they began."""
+    firsts: dict[tuple[str, int], float] = {}
+    for one in calls:
+        for number in range(one.first, one.first + one.count):
+            firsts.setdefault((one.kind, number), one.begin)
+    return firsts
+
+
+def _known_before(attempt: Attempt, firsts: Mapping[tuple[str, int], float], moment: float) -> bool:
+    """Whether it brought nothing new: entries of before the moment, durable since then, may be recognised when nothing can be made so."""
+    numbers = range(attempt.first, attempt.first + attempt.count)
+    return not attempt.accepted and all(firsts[attempt.kind, number] < moment for number in numbers)
 
 
 def _asked(earlier: float, later: float, begins: Sequence[float], ends: Sequence[float]) -> float:

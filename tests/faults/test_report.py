@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from tests.faults.journal import Attempt
 from tests.faults.report import Enough, Hit, SceneReport, measure
@@ -39,6 +40,17 @@ def test_what_was_acknowledged_while_nothing_could_be_is_found() -> None:
     calls = [attempt(9.0, 10.2), attempt(10.1, 10.3), attempt(10.4, 12.5)]
     # The first began before it, the last ended after it.
     assert [said.split(" ×")[0] for said in measure([hit(9.9, 10.0, mended=12.0)], calls, 30.0)] == ["1"]
+
+
+def test_what_was_durable_before_may_be_recognised_while_nothing_can_be_made_so() -> None:
+    def known(begin: float) -> Attempt:
+        return replace(attempt(begin, begin + 0.1), manner="after", accepted=0, duplicates=1)
+
+    fault = hit(9.9, 10.0, mended=12.0)
+    assert measure([fault], [attempt(9.0, 10.2, "UNAVAILABLE"), known(10.3)], 30.0) == []
+    # Sent during the fault for the first time, it cannot be durable; nor is new what is said to be known.
+    assert len(measure([fault], [attempt(10.1, 10.2, "UNAVAILABLE"), known(10.3)], 30.0)) == 1
+    assert len(measure([fault], [attempt(9.0, 10.2, "UNAVAILABLE"), attempt(10.3, 10.4)], 30.0)) == 1
 
 
 def test_a_run_in_which_too_little_happened_does_not_count() -> None:
