@@ -16,7 +16,7 @@ from server.statistics.figures import Counters
 from server.statistics.period import DAY, HOUR, Period
 
 MAX_DAYS_BY_ID = 400
-"""Longer periods are cut to the days there are."""
+"""Of longer periods, only the days with tallies are asked for."""
 SLATE_COLUMNS = {"features": 0, "context": 0, "response": 0}
 EDGE_BATCH = 2000
 IDS_AT_ONCE = 3000
@@ -98,11 +98,10 @@ class Counted:
             }
             group: Document = {"_id": "$_id.key"}
             group |= {name: {"$sum": {"$add": [{"$ifNull": [path, 0]} for path in paths]}} for name, paths in places.items()}
-            for first, last in _stretches(days):
-                pipeline = [{"$match": {"_id": _between(scope, first, last)}}, {"$group": group}]
-                async for batch in self._mongo.collection("tallies").aggregate_batches(pipeline):
-                    for one in batch:
-                        _add(totals[one.pop("_id")], one)
+            pipeline = [{"$match": {"_id": _between(scope, days)}}, {"$group": group}]
+            async for batch in self._mongo.collection("tallies").aggregate_batches(pipeline):
+                for one in batch:
+                    _add(totals[one.pop("_id")], one)
         for edge in period.edges():
             for tally_id, found in (await self._edge(edge)).items():
                 if tally_id.scope == scope and isinstance(tally_id.key, str):
@@ -111,12 +110,10 @@ class Counted:
 
     async def _of_scope(self, scope: str, period: Period) -> AsyncIterator[tuple[datetime, Key, Counters]]:
         for hours, days in _alike(await self._days(period)):
-            for first, last in _stretches(days):
-                query = {"_id": _between(scope, first, last)}
-                async for batch in self._mongo.collection("tallies").batches(query, _columns(hours)):
-                    for tally in batch:
-                        key = tally["_id"]["key"]
-                        yield tally["_id"]["start"], key if isinstance(key, str) else tuple(key), _of_hours(tally, hours)
+            async for batch in self._mongo.collection("tallies").batches({"_id": _between(scope, days)}, _columns(hours)):
+                for tally in batch:
+                    key = tally["_id"]["key"]
+                    yield tally["_id"]["start"], key if isinstance(key, str) else tuple(key), _of_hours(tally, hours)
         for edge in period.edges():
             for tally_id, counters in (await self._edge(edge)).items():
                 if tally_id.scope == scope:
@@ -127,32 +124,27 @@ class Counted:
         counted: dict[datetime, Counters] = {}
         for hours, days in _alike(await self._days(period)):
             ids = [{"scope": scope, "start": day, "key": stored_key} for day in days]
-            for tally in await self._mongo.collection("tallies").find({"_id": {"$in": ids}}, _columns(hours), limit=len(ids)):
-                counted[tally["_id"]["start"]] = _of_hours(tally, hours)
+            for place in range(0, len(ids), IDS_AT_ONCE):
+                some = ids[place : place + IDS_AT_ONCE]
+                for tally in await self._mongo.collection("tallies").find({"_id": {"$in": some}}, _columns(hours), limit=len(some)):
+                    counted[tally["_id"]["start"]] = _of_hours(tally, hours)
         return counted
 
     async def _days(self, period: Period) -> dict[datetime, range]:
-        """The period's full hours by day; of a very long one, only of days between the first and the last tally."""
-        if period.end - period.start > MAX_DAYS_BY_ID * DAY:
-            period = await self._cut(period)
-        return dict(period.days())
+        """The period's full hours by day; of a very long one, only of days that have tallies."""
+        if period.end - period.start <= MAX_DAYS_BY_ID * DAY:
+            return dict(period.days())
+        return {day: hours for day in await self._counted_days(period) if (hours := period.hours_of(day))}
 
-    async def _cut(self, period: Period) -> Period:
-        tallies = self._mongo.collection("tallies")
-        # Both kinds of moment have a scope that sees each of them.
-        scopes = ["all", "performance:"]
-        firsts: list[Document] = []
-        lasts: list[Document] = []
-        for scope in scopes:
-            query = {"_id": {"$gte": {"scope": scope}, "$lt": {"scope": scope + "\0"}}}
-            for found, direction in ((firsts, 1), (lasts, -1)):
-                found += await tallies.find(query, {"_id": 1}, sort=[("_id", direction)], limit=1)
-        if not firsts:
-            return Period(period.start, period.start)
-        first = min(tally["_id"]["start"] for tally in firsts)
-        last = max(tally["_id"]["start"] for tally in lasts) + DAY
-        start, end = max(period.start, first), min(period.end, last)
-        return Period(start, max(start, end))
+    async def _counted_days(self, period: Period) -> set[datetime]:
+        first = period.start.replace(hour=0, minute=0, second=0, microsecond=0)
+        days: set[datetime] = set()
+        # Both kinds of moment have a scope that sees each of them, with one tally a day.
+        for scope in ("all", "performance:"):
+            query = {"_id": {"$gte": {"scope": scope, "start": first}, "$lt": {"scope": scope, "start": period.end}}}
+            async for batch in self._mongo.collection("tallies").batches(query, {"_id": 1}):
+                days.update(tally["_id"]["start"] for tally in batch)
+        return days
 
     async def _edge(self, edge: Period) -> Mapping[TallyId, Counters]:
         """Tallies of less than an hour, from the ledger: what the fold would make of it."""
@@ -215,19 +207,9 @@ def _alike(hours_of: Mapping[datetime, range]) -> list[tuple[range, list[datetim
     return [(range(start, stop), sorted(days)) for (start, stop), days in groups.items()]
 
 
-def _stretches(days: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
-    """First and last days of stretches without a gap."""
-    stretches: list[tuple[datetime, datetime]] = []
-    for day in days:
-        if stretches and day - stretches[-1][1] == DAY:
-            stretches[-1] = stretches[-1][0], day
-        else:
-            stretches.append((day, day))
-    return stretches
-
-
-def _between(scope: str, first: datetime, last: datetime) -> Document:
-    return {"$gte": {"scope": scope, "start": first}, "$lt": {"scope": scope, "start": last + HOUR}}
+def _between(scope: str, days: Sequence[datetime]) -> Document:
+    """The ids of a scope's tallies from the first of `_alike` days to the last: days of a period between whole days are whole."""
+    return {"$gte": {"scope": scope, "start": days[0]}, "$lt": {"scope": scope, "start": days[-1] + HOUR}}
 
 
 def _columns(hours: range) -> Document:

@@ -23,15 +23,21 @@ class Period:
 
     def days(self) -> Iterator[tuple[datetime, range]]:
         """Every day that the period has full hours of, with those hours; `range(24)` is the whole day."""
-        first, last = _hour_up(self.start), _hour_down(self.end)
-        day = first.replace(hour=0)
+        last = _hour_down(self.end)
+        day = _hour_up(self.start).replace(hour=0)
         while day < last:
-            hours = range(first.hour if day < first else 0, 24 if last - day >= DAY else last.hour)
-            if hours:
+            if hours := self.hours_of(day):
                 yield day, hours
             if last - day <= DAY:  # there may be no day behind it: time ends with the year 9999
                 return
             day += DAY
+
+    def hours_of(self, day: datetime) -> range:
+        """The full hours that the period has of a day; `range(24)` is the whole day."""
+        first, last = _hour_up(self.start), _hour_down(self.end)
+        begin = 0 if first <= day else 24 if first - day >= DAY else first.hour
+        end = 0 if last <= day else 24 if last - day >= DAY else last.hour
+        return range(begin, max(begin, end))
 
     def edges(self) -> list[Period]:
         """What lies outside full hours: at most two stretches shorter than an hour."""

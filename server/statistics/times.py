@@ -58,8 +58,8 @@ class Times:
         """Days with the hours of them that count."""
         cut = await cut_of(self._mongo)
         parts = []
-        for day, hours in period.days():
-            if (revision := revisions.get(day)) is not None:
+        for day, revision in sorted(revisions.items()):
+            if hours := period.hours_of(day):
                 parts.append((await self._of_day(day, revision, packed=cut is None or day >= cut), hours))
         edges = [edge for edge in period.edges() if day_of(edge.start) in revisions]
         return parts + [(DayTimes.of({}, await self._read(edge)), DAY_HOURS) for edge in edges]

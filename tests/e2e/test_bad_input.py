@@ -2,69 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import math
-import uuid
-from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
-from rankloop.v1.catalog_pb2 import Item, User
-from rankloop.v1.ranking_pb2 import Boost, Candidate, Cap, Exclusion, Exploration, FeatureMatrix, Pin, RankRequest, Rules, Target
-from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
+from rankloop.v1.ranking_pb2 import Candidate, FeatureMatrix, RankRequest
+from rankloop.v1.tracking_pb2 import SlateItem
 from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of
+from tests.e2e.strangers import (
+    FAR,
+    HOSTILE_KEYS,
+    INFINITY,
+    LONGEST,
+    NAN,
+    TOO_LONG,
+    in_two_days,
+    interaction,
+    item,
+    new_id,
+    outcome,
+    session,
+    slate,
+    user,
+)
 
-LONGEST = "ü" * 128
-"""256 bytes."""
-TOO_LONG = LONGEST + "x"
-FAR = Timestamp(seconds=10**15)
-"""No time that a calendar has."""
-NAN, INFINITY = math.nan, math.inf
 OUR_FAULT = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def in_two_days() -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.now(UTC) + timedelta(days=2))
-    return stamp
-
-
-def interaction(**fields: Any) -> Interaction:
-    return Interaction(**{"event_id": new_id(), "user_id": "u", "item_id": "i", "type": "click", **fields})
-
-
-def slate(**fields: Any) -> Slate:
-    return Slate(**{"ranking_id": new_id(), "user_id": "u", "items": [SlateItem(item_id="i")], **fields})
-
-
-def outcome(**fields: Any) -> Outcome:
-    return Outcome(**{"event_id": new_id(), "user_id": "u", "type": "income", "value": 1.0, **fields})
-
-
-def item(**fields: Any) -> Item:
-    return Item(**{"item_id": new_id(), **fields})
-
-
-def user(**fields: Any) -> User:
-    return User(**{"user_id": new_id(), **fields})
-
-
-def session(**fields: Any) -> Session:
-    return Session(**{"session_id": new_id(), "user_id": "u", **fields})
 
 
 def candidates(count: int = 3) -> list[Candidate]:
@@ -410,9 +378,6 @@ async def test_a_refused_item_does_not_hide_the_sound_one_of_its_id(client: Clie
     assert stored.item.item_type == "sound"
 
 
-HOSTILE_KEYS = ["$ref", "$id", "$db", "$", "$$", "%", "%24", "%25ref", "a.b", ".", "..", "a.$b", "$a.b", "tier.x", "é", "𝄞", "__proto__"]
-
-
 async def test_keys_that_mean_something_to_a_database_come_back_as_they_were(client: Client) -> None:
     texts, numbers = (dict.fromkeys(HOSTILE_KEYS, value) for value in ("x", 1.5))
     first, second = item(attributes=texts, numbers=numbers), user(attributes=texts, numbers=numbers)
@@ -616,168 +581,6 @@ async def test_a_message_beyond_the_limit_is_refused_before_it_is_read(client: C
     large = tracking_pb2.TrackInteractionsRequest(interactions=[interaction(context={"x": "\0" * 64 * 2**20})]).SerializeToString()
     error = await failure_of(call(large, timeout=CALL_SECONDS, compression=grpc.Compression.Gzip))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-TEXT = st.one_of(
-    st.sampled_from(["", "i1", "u1", "click", "rate", "view", "\0", "$set", "$", "a.b", "\0$", *HOSTILE_KEYS, "ﬀ", "‮", LONGEST, TOO_LONG]),
-    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40),
-)
-NUMBER = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 5e-324, 1e308, -1e308, NAN, INFINITY]))
-TIME = st.builds(
-    Timestamp,
-    seconds=st.one_of(
-        st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -62_135_596_800, 253_402_300_799, 253_402_300_800, 1_700_000_000])
-    ),
-    nanos=st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 1, 999_999_999])),
-)
-INTEGER = st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 1, 2]))
-TEXTS = st.dictionaries(TEXT, TEXT, max_size=4)
-NUMBERS = st.dictionaries(TEXT, NUMBER, max_size=4)
-
-
-def messages(kind: Callable[..., Any], sure: dict[str, Any] | None = None, **fields: Any) -> Any:
-    """Messages of a kind with a few hostile fields: with many of them hardly any would be sound enough to go all the way."""
-    few = st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True)
-    chosen = few.flatmap(lambda names: st.fixed_dictionaries({name: fields[name] for name in names}))
-    return st.builds(lambda ours, theirs: kind(**{**ours, **theirs}), st.fixed_dictionaries(sure or {}), chosen)
-
-
-SOUND_ID = st.sampled_from(["i1", "i2", "\0", "$a.b", "é"])
-INTERACTIONS = messages(
-    interaction,
-    user_id=TEXT,
-    item_id=TEXT,
-    type=TEXT,
-    value=NUMBER,
-    occur_time=TIME,
-    ranking_id=TEXT,
-    position=INTEGER,
-    session_id=TEXT,
-    item_type=TEXT,
-    surface=TEXT,
-    dropoff_point=TEXT,
-    context=TEXTS,
-)
-SLATE_ITEMS = messages(
-    SlateItem,
-    {"item_id": SOUND_ID},
-    item_id=TEXT,
-    item_type=TEXT,
-    position=INTEGER,
-    score=NUMBER,
-    propensity=NUMBER,
-    tags=st.lists(TEXT, max_size=3),
-    attributes=TEXTS,
-    features=NUMBERS,
-    variant_id=TEXT,
-)
-SLATES = messages(
-    slate,
-    user_id=TEXT,
-    session_id=TEXT,
-    surface=TEXT,
-    algorithm=TEXT,
-    model_version=TEXT,
-    show_time=TIME,
-    context=TEXTS,
-    items=st.lists(SLATE_ITEMS, max_size=3),
-    experiment_id=TEXT,
-    variant_id=TEXT,
-    variant_propensity=NUMBER,
-)
-ITEMS = messages(
-    Item,
-    {"item_id": SOUND_ID},
-    item_id=TEXT,
-    item_type=TEXT,
-    tags=st.lists(TEXT, max_size=3),
-    attributes=TEXTS,
-    numbers=NUMBERS,
-    create_time=TIME,
-    available=st.booleans(),
-)
-CANDIDATES = messages(
-    Candidate,
-    {"item_id": SOUND_ID},
-    item_id=TEXT,
-    item_type=TEXT,
-    prior_score=NUMBER,
-    features=NUMBERS,
-    tags=st.lists(TEXT, max_size=3),
-    embedding=st.lists(st.floats(width=32), max_size=2),
-    attributes=TEXTS,
-    create_time=TIME,
-)
-TARGETS = st.one_of(st.builds(Target, item_id=TEXT), st.builds(Target, item_type=TEXT), st.builds(Target, tag=TEXT), st.just(Target()))
-RANKINGS = messages(
-    RankRequest,
-    {"candidates": st.lists(CANDIDATES, min_size=1, max_size=3)},
-    user_id=TEXT,
-    session_id=TEXT,
-    surface=TEXT,
-    context=TEXTS,
-    context_numbers=NUMBERS,
-    candidates=st.lists(CANDIDATES, max_size=4),
-    top_k=INTEGER,
-    mmr_lambda=NUMBER,
-    explain=st.booleans(),
-    request_id=TEXT,
-    model_version=st.one_of(st.just(""), TEXT),
-    feature_matrix=st.builds(FeatureMatrix, names=st.lists(TEXT, max_size=3), values=st.binary(max_size=64)),
-    exploration=messages(Exploration, {}, policy=st.integers(0, 4), epsilon=NUMBER, spread=NUMBER),
-    rules=messages(
-        Rules,
-        {},
-        pins=st.lists(messages(Pin, {"item_id": SOUND_ID}, item_id=TEXT, position=INTEGER), max_size=2),
-        boosts=st.lists(messages(Boost, {"target": TARGETS}, target=TARGETS, factor=NUMBER, addend=NUMBER), max_size=2),
-        exclusions=st.lists(messages(Exclusion, {"target": TARGETS}, target=TARGETS, rule_id=TEXT), max_size=2),
-        caps=st.lists(messages(Cap, {}, item_type=TEXT, max_count=INTEGER), max_size=2),
-    ),
-)
-HOSTILE = {
-    "TrackInteractions": st.builds(
-        lambda entries: tracking_pb2.TrackInteractionsRequest(interactions=entries), st.lists(INTERACTIONS, max_size=4)
-    ),
-    "RecordSlates": st.builds(lambda entries: tracking_pb2.RecordSlatesRequest(slates=entries), st.lists(SLATES, max_size=3)),
-    "UpsertItems": st.builds(lambda entries: catalog_pb2.UpsertItemsRequest(items=entries), st.lists(ITEMS, max_size=4)),
-    "Rank": RANKINGS,
-}
-SERVICES = {"TrackInteractions": "tracking", "RecordSlates": "tracking", "UpsertItems": "catalog", "Rank": "ranking"}
-
-
-@pytest.mark.parametrize("method", HOSTILE)
-def test_nothing_that_a_stranger_makes_up_is_ever_our_fault(stack: Stack, method: str) -> None:
-    with asyncio.Runner() as runner:
-        client = runner.run(_opened(stack.address))
-        codes: Counter[grpc.StatusCode] = Counter()
-
-        @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(HOSTILE[method])
-        def is_answered(request: Any) -> None:
-            code = runner.run(_code_of(getattr(getattr(client, SERVICES[method]), method), request))
-            codes[code] += 1
-            assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), stack.log_of("server")[-3000:]
-
-        is_answered()
-        # What was taken is taken in: neither the fold nor the ranker's item state stumbles over it.
-        assert codes[grpc.StatusCode.OK] >= 10, codes
-        runner.run(client.folded())
-        runner.run(client.channel.close())
-    for name in ("server", "ranker", "collector"):
-        assert '"level": "error"' not in stack.log_of(name), stack.log_of(name)[-3000:]
-    assert "starting it again" not in stack.said
-
-
-async def _opened(address: str) -> Client:
-    return Client(address)
-
-
-async def _code_of(call: Any, request: Any) -> grpc.StatusCode:
-    try:
-        await call(request, timeout=CALL_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
 
 
 async def test_a_ranked_slate_larger_than_a_document_is_recorded_all_the_same(client: Client, stack: Stack) -> None:
