@@ -38,7 +38,7 @@ demo: $(VENV)/.run  ## Start the stack, watch it learn, leave it running: make d
 test: $(VENV)/.dev  ## Every test, on a real MongoDB and real processes: make test TEST_ARGS="-k fold"
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
-faults: $(VENV)/.dev  ## Every fault, many times, 15 to 20 minutes on a machine of 2 cores: make faults FAULTS_ARGS="--length 2 --seed 1 --json faults.json"
+faults: $(VENV)/.dev  ## Every fault, many times, about 15 minutes on a machine of 2 cores: make faults FAULTS_ARGS="--length 2 --seed 1 --json faults.json"
 	@$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 check: $(VENV)/.dev  ## Lint, types, import rules, the contract, fresh stubs and pages; in seconds.

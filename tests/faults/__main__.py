@@ -64,7 +64,7 @@ def main() -> int:
         "--length",
         type=float,
         default=1.0,
-        help="times the default number of faults, which takes 15 to 20 minutes on a machine of 2 cores",
+        help="times the default number of faults, which takes about 15 minutes on a machine of 2 cores",
     )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of payloads, of the faults' order and of their moments")
     parser.add_argument("--scene", choices=("one", "three", "disk"), action="append", help="only these; otherwise all")
