@@ -33,6 +33,8 @@ TRAILER = "\nend of trees"
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NOT_FINITE = {"nan", "inf", "infinity"}
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{0,400})?([eE][-+]?[0-9]{1,3})?")
+_THRESHOLD = re.compile(rf"({_NUMBER.pattern}|-?inf)")
+"""Infinity is one: LightGBM tells what is missing from what is not by a split that every number passes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ def _tree(tree: _Fields, features: int) -> tuple[list[str], int, float]:
         tree.integers("split_feature", splits, 0, features - 1)
         left, right = (tree.integers(name, splits, -leaves, splits - 1) for name in ("left_child", "right_child"))
         _check_shape(left, right, leaves, tree.where)
-        thresholds = tree.numbers("threshold", splits)
+        thresholds = tree.thresholds(splits)
         if categorical:
             _check_categories(tree, [value for value, decision in zip(thresholds, decisions, strict=True) if decision & CATEGORICAL], lists)
     largest_leaf = max(map(abs, tree.numbers("leaf_value", leaves)))
@@ -212,6 +214,15 @@ class _Fields:
         if not all(map(math.isfinite, values)):
             raise BadBundle(f"{self.where}: {name} has a value that is not finite", reason="NOT_FINITE")
         self.taken[name] = words
+        return values
+
+    def thresholds(self, count: int) -> list[float]:
+        """So many numbers, infinite ones among them; they are written as they stood, digit by digit."""
+        words = self._split("threshold", count, _THRESHOLD)
+        values = [float(word) for word in words]
+        if any(math.isinf(value) and not word.endswith("inf") for word, value in zip(words, values, strict=True)):
+            raise BadBundle(f"{self.where}: threshold has a value that is not finite", reason="NOT_FINITE")
+        self.taken["threshold"] = words
         return values
 
     def _split(self, name: str, count: int, form: re.Pattern[str]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.models.bundle import BadBundle, Bundle, raw_scores
+from ranker.models.forest import check_forest
 from ranker.models.passport import Passport
 from ranker.models.trial import TRIAL_ROWS, scoring_seconds
 
@@ -54,6 +55,7 @@ def faults(bundle: Bundle, champion: Passport | None, limits: Limits, *, clock: 
     """
     found: list[str] = []
     try:
+        check_forest(bundle.forest)  # as rankers do, who would refuse it
         booster = bundle.verify()
     except BadBundle as error:
         return [error.message]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranker.models.bundle import BadBundle, raw_scores, read_forest
-from ranker.models.forest import clean_forest
+from ranker.models.forest import check_forest, clean_forest
 from ranker.models.importing import canned_matrix, import_forest
 from runtime.errors import InvalidInput
 
@@ -67,6 +67,20 @@ def test_forests_of_lightgbm_are_taken(text: bytes) -> None:
     contributions = bundle.verify().predict(matrix[:20], pred_contrib=True)
     np.testing.assert_array_equal(contributions, read_forest(text).predict(matrix[:20], pred_contrib=True))
     bundle.verify()
+
+
+def test_a_split_of_what_is_missing_from_what_is_not_is_taken() -> None:
+    random = np.random.default_rng(3)
+    matrix = random.random((400, 3))
+    matrix[:, 1] = random.integers(0, 5, 400)
+    matrix[random.random(400) < 0.5, 1] = np.nan
+    dataset = lightgbm.Dataset(matrix, label=np.isnan(matrix[:, 1]).astype(float))
+    text = lightgbm.train({"objective": "regression", "num_leaves": 4, "num_threads": 1, "verbosity": -1}, dataset, 4).model_to_string()
+    assert re.search(r"^threshold=(\S+ )*inf( |$)", text, re.MULTILINE), "LightGBM tells them apart by another number now"
+    bundle = import_forest(text.encode(), ["a", "b", "c"], "mine-1", SCHEMA, now=NOW)
+    check_forest(bundle.forest)
+    rows = np.array([[0.5, value, 0.5] for value in (np.nan, 0.5, -1e300, 1e300, np.inf, -np.inf)])
+    np.testing.assert_array_equal(raw_scores(bundle.verify(), rows), raw_scores(read_forest(text.encode()), rows))
 
 
 def test_without_a_name_one_is_made_of_time_and_content() -> None:
@@ -137,6 +151,7 @@ def changed(pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> 
         (changed(r"split_feature=\d+", "split_feature=7"), "split_feature has 7; 0 to 2 can be"),
         (changed(r"split_feature=\d+", "split_feature=-1"), "split_feature has -1"),
         (changed(r"threshold=\S+", "threshold=nan"), "threshold has 'nan', which is no finite number"),
+        (changed(r"threshold=\S+", "threshold=1e400"), "threshold has a value that is not finite"),
         (changed(r"leaf_value=\S+", "leaf_value=1e999"), "leaf_value has a value that is not finite"),
         (changed(r"leaf_value=\S+ ", "leaf_value="), "leaf_value has 5 values; expected 6"),
         (changed(r"num_leaves=\d+", "num_leaves=70000"), "num_leaves has 70000; 1 to 65536 can be"),
@@ -172,7 +187,7 @@ NUMBERS = [match.span() for match in re.finditer(r"-?\d+(\.\d+)?", PLAIN.decode(
 @settings(max_examples=100, deadline=None)
 @given(
     place=st.sampled_from(NUMBERS),
-    value=st.sampled_from(["-1", "0", "1", "2", "9", "-9", "1000000", "-2147483648", "4294967296", "nan", "1e400"]),
+    value=st.sampled_from(["-1", "0", "1", "2", "9", "-9", "1000000", "-2147483648", "4294967296", "nan", "inf", "-inf", "1e400"]),
 )
 def test_any_other_number_is_refused_or_harmless(place: tuple[int, int], value: str) -> None:
     begin, end = place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ import lightgbm
 import numpy as np
 import pytest
 
-from ranker.models.bundle import CANNED, Bundle
+from ranker.models.bundle import CANNED, FOREST, Bundle
 from ranker.models.passport import Passport
 from ranker.training.fitness import Limits, constant_features, faults, newly_constant
+from tests.integration.bundles import with_files
 
 NAMES = ("a", "b", "c")
 GENEROUS = Limits(score_seconds=1.0, byte_count=2**20)
@@ -64,6 +66,12 @@ def test_each_fault_is_told_with_its_limit(bundle: Bundle) -> None:
     assert "trainer.max_model_bytes allows 100" in found[0]
     assert "takes 2 ms, and ranker.model_budget_seconds allows 1 ms" in found[1]
     assert "no longer do: c;" in found[2]
+
+
+def test_what_rankers_would_refuse_is_a_fault(bundle: Bundle) -> None:
+    text = re.sub(rb"leaf_value=\S+", b"leaf_value=1e400", bundle.forest, count=1)
+    (fault,) = faults(with_files(bundle, {FOREST: text}), None, GENEROUS)
+    assert "leaf_value has a value that is not finite" in fault
 
 
 def test_a_canned_slate_that_is_not_reproduced_is_a_fault(bundle: Bundle) -> None:
