@@ -148,7 +148,7 @@ def stats(
 ) -> None:
     """Statistics over 30 days, with 100 thousand, 1 million and 10 million events kept, and the readout of an experiment over all of them.
 
-    Writing ten million events takes a quarter of an hour and 10 GB; with --data-dir it is done once.
+    Writing ten million events takes half an hour and 5 GB; with --data-dir it is done once.
 
     Examples:
 
