@@ -30,7 +30,7 @@ from runtime.timestamps import EPOCH, at_millisecond
 from server.experiments.block import Block, newest
 from server.experiments.digests import Digest, Digests, State, merged_runs
 from server.experiments.followed import Followed, Told, awaiting_writes, stop_of
-from server.experiments.histories import USERS_AT_ONCE, Histories
+from server.experiments.histories import Histories
 from server.experiments.history import History
 from server.experiments.rows import Outline
 from server.experiments.store import ExperimentStore
@@ -224,9 +224,9 @@ class DigestFollower:
         for one in followed:
             told = Told()
             histories = Histories(self._mongo, one.experiment)
-            for first in range(0, len(user_ids), USERS_AT_ONCE):
-                found = await histories.of(user_ids[first : first + USERS_AT_ONCE], one.stop_time)
-                await self._tell(told, one, found, now)
+            async with aclosing(histories.of(user_ids, one.stop_time)) as batches:
+                async for found in batches:
+                    await self._tell(told, one, found, now)
             blocks[one.experiment_id] = await asyncio.to_thread(Block.of, one.outline, told.rows)
             for user_id, moment in told.due.items():
                 awaited[user_id] = min(moment, awaited.get(user_id, moment))

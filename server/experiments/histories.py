@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -53,7 +54,20 @@ class Histories:
     async def all(self, end: datetime | None, *, after: str | None = None) -> AsyncGenerator[list[History], None]:
         """Everybody's whose id comes `after` (None: everybody's), as told by what happened before `end` (None: by everything)."""
         self.anonymous_slate_count = 0
-        query = {"experiments.id": self._experiment_id, **({} if after is None else {"user_id": {"$gt": after}})}
+        async with aclosing(self._batches({} if after is None else {"user_id": {"$gt": after}}, end)) as batches:
+            async for histories in batches:
+                yield histories
+
+    async def of(self, user_ids: Sequence[str], end: datetime | None) -> AsyncGenerator[list[History], None]:
+        """Those of some users; whoever was shown nothing has none."""
+        for first in range(0, len(user_ids), USERS_AT_ONCE):
+            some = [one for one in user_ids[first : first + USERS_AT_ONCE] if one]
+            async with aclosing(self._batches({"user_id": {"$in": some}}, end)) as batches:
+                async for histories in batches:
+                    yield histories
+
+    async def _batches(self, users: Mapping[str, Any], end: datetime | None) -> AsyncGenerator[list[History], None]:
+        query = {"experiments.id": self._experiment_id, **users}
         waiting, slate_count = list[History](), 0
         async for slates in self._slates_by_user(query, end):
             waiting.append(self._history(slates))
@@ -63,12 +77,6 @@ class Histories:
                 waiting, slate_count = [], 0
         if waiting:
             yield await self._filled(waiting, end)
-
-    async def of(self, user_ids: Iterable[str], end: datetime | None) -> list[History]:
-        """Those of some users, of the order of USERS_AT_ONCE; whoever was shown nothing has none."""
-        query = {"experiments.id": self._experiment_id, "user_id": {"$in": [one for one in user_ids if one]}}
-        found = [self._history(slates) async for slates in self._slates_by_user(query, end)]
-        return await self._filled(found, end) if found else []
 
     async def _slates_by_user(self, query: Mapping[str, Any], end: datetime | None) -> AsyncIterator[list[Document]]:
         """The slates of one user after the other, each user's by time."""

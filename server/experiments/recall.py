@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from server.experiments.block import Block, newest
 from server.experiments.digests import Digest, Digests, State
 from server.experiments.followed import stop_of
 from server.experiments.gathering import USERS_PER_TURN, Gathered, Gathering, looks_between
-from server.experiments.histories import USERS_AT_ONCE, Histories
+from server.experiments.histories import Histories
 from server.experiments.observed import Group, Period
 from server.experiments.rows import Outline, Row, row_of
 from server.experiments.summing import Caps, Counted, Summing
@@ -76,13 +77,14 @@ class _Recall:
             return None
         rows: list[Row] = []
         histories = Histories(self._mongo, self._experiment)
-        for first in range(0, len(user_ids), USERS_AT_ONCE):
-            for place, history in enumerate(await histories.of(user_ids[first : first + USERS_AT_ONCE], as_of)):
-                rows.append(row_of(self._outline, history, as_of))
-                if place % USERS_PER_TURN == 0:
-                    await asyncio.sleep(0)  # rankings go on beside a readout
-            if len(rows) > NEWS_ROWS:
-                return None
+        async with aclosing(histories.of(user_ids, as_of)) as batches:
+            async for found in batches:
+                for place, history in enumerate(found):
+                    rows.append(row_of(self._outline, history, as_of))
+                    if place % USERS_PER_TURN == 0:
+                        await asyncio.sleep(0)  # rankings go on beside a readout
+                if len(rows) > NEWS_ROWS:
+                    return None
         return rows
 
     async def _touched_since(self, mark: int, as_of: datetime) -> list[str] | None:

@@ -264,7 +264,6 @@ def same_groups(found: Sequence[Group], wanted: Sequence[Group], where: str = ""
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bound is met often."""
     monkeypatch.setattr(follower, "USERS_PER_COMMIT", 9)
-    monkeypatch.setattr(follower, "USERS_AT_ONCE", 4)
     monkeypatch.setattr(follower, "SLATES_PER_COMMIT", 25)
     monkeypatch.setattr("server.experiments.histories.USERS_AT_ONCE", 5)
     monkeypatch.setattr("server.experiments.histories.SLATES_AT_ONCE", 11)
