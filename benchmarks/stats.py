@@ -26,7 +26,7 @@ from runtime.settings import MongoSettings
 
 WARM_CALLS = 150
 READ_THROUGH = {"tallies": "_id_", "attributions": None, "slates": None, "interactions": None}
-"""By the index, and with it; None: in the order of the documents."""
+"""What is read of the database before it is asked, by which index; None: in the order of its documents."""
 LIMIT_SECONDS = 900
 
 

@@ -197,7 +197,7 @@ def _count_outcome(deltas: TallyDeltas, outcome: Document) -> None:
 
 def _attribute_outcome(deltas: TallyDeltas, outcome: Document, slate: Mapping[str, _Impression] | None) -> None:
     """The slate's groups earn the outcome; those that look inside it, only where it names an item of the slate. None: not known yet."""
-    if not slate:
+    if not slate:  # or without an item
         return
     counters = outcome_counters(outcome.get("value"))
     impression = slate.get(outcome.get("item_id", ""))

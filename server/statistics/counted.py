@@ -208,7 +208,7 @@ def _alike(hours_of: Mapping[datetime, range]) -> list[tuple[range, list[datetim
 
 
 def _between(scope: str, days: Sequence[datetime]) -> Document:
-    """The ids of a scope's tallies from the first of `_alike` days to the last: days of a period between whole days are whole."""
+    """The ids of a scope's tallies, of `_alike` days: what lies between two whole days of a period is whole, too, or has no tallies."""
     return {"$gte": {"scope": scope, "start": days[0]}, "$lt": {"scope": scope, "start": days[-1] + HOUR}}
 
 

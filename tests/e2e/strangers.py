@@ -1,63 +1,18 @@
-"""Entries that are sound, and requests as strangers make them up: nearly sound, with a few hostile fields."""
+"""Requests as strangers make them up: nearly sound, with a few hostile fields."""
 
 from __future__ import annotations
 
-import math
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
 
 from rankloop.v1 import catalog_pb2, tracking_pb2
-from rankloop.v1.catalog_pb2 import Item, User
+from rankloop.v1.catalog_pb2 import Item
 from rankloop.v1.ranking_pb2 import Boost, Candidate, Cap, Exclusion, Exploration, FeatureMatrix, Pin, RankRequest, Rules, Target
-from rankloop.v1.tracking_pb2 import Interaction, Outcome, Session, Slate, SlateItem
-
-LONGEST = "ü" * 128
-"""256 bytes."""
-TOO_LONG = LONGEST + "x"
-FAR = Timestamp(seconds=10**15)
-"""No time that a calendar has."""
-NAN, INFINITY = math.nan, math.inf
-HOSTILE_KEYS = ["$ref", "$id", "$db", "$", "$$", "%", "%24", "%25ref", "a.b", ".", "..", "a.$b", "$a.b", "tier.x", "é", "𝄞", "__proto__"]
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def in_two_days() -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.now(UTC) + timedelta(days=2))
-    return stamp
-
-
-def interaction(**fields: Any) -> Interaction:
-    return Interaction(**{"event_id": new_id(), "user_id": "u", "item_id": "i", "type": "click", **fields})
-
-
-def slate(**fields: Any) -> Slate:
-    return Slate(**{"ranking_id": new_id(), "user_id": "u", "items": [SlateItem(item_id="i")], **fields})
-
-
-def outcome(**fields: Any) -> Outcome:
-    return Outcome(**{"event_id": new_id(), "user_id": "u", "type": "income", "value": 1.0, **fields})
-
-
-def item(**fields: Any) -> Item:
-    return Item(**{"item_id": new_id(), **fields})
-
-
-def user(**fields: Any) -> User:
-    return User(**{"user_id": new_id(), **fields})
-
-
-def session(**fields: Any) -> Session:
-    return Session(**{"session_id": new_id(), "user_id": "u", **fields})
-
+from rankloop.v1.tracking_pb2 import SlateItem
+from tests.e2e.entries import HOSTILE_KEYS, INFINITY, LONGEST, NAN, TOO_LONG, interaction, outcome, session, slate
 
 TEXT = st.one_of(
     st.sampled_from(["", "i1", "u1", "click", "rate", "view", "\0", "$set", "$", "a.b", "\0$", *HOSTILE_KEYS, "ﬀ", "‮", LONGEST, TOO_LONG]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,7 +217,9 @@ async def test_what_fails_is_stopped_by_itself_where_that_was_asked(up: Stack) -
 
         await eventually(stopped)
         found = await shown(client, "asked")
-        assert found.experiment.verdict.startswith("Stopped by itself, a guardrail is breached: fallback_ratio of new is +")
+        # On a slow machine a ranking of the usual variant may have been late, too.
+        said = r"Stopped by itself, a guardrail is breached: fallback_ratio of new is \+(1|0\.[5-9]\d*) against usual \(95% interval \+"
+        assert re.match(said, found.experiment.verdict), found.experiment.verdict
         assert (found.changes[-1].action, found.changes[-1].description) == ("stop_on_breach", found.experiment.verdict)
         assert not (await ranked(client, "asked", "somebody")).experiment_id
 

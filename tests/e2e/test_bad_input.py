@@ -14,8 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rankloop.v1 import catalog_pb2, model_pb2, stats_pb2, tracking_pb2
 from rankloop.v1.ranking_pb2 import Candidate, FeatureMatrix, RankRequest
 from rankloop.v1.tracking_pb2 import SlateItem
-from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of
-from tests.e2e.strangers import (
+from tests.e2e.entries import (
     FAR,
     HOSTILE_KEYS,
     INFINITY,
@@ -31,6 +30,7 @@ from tests.e2e.strangers import (
     slate,
     user,
 )
+from tests.e2e.stack import CALL_SECONDS, Client, Stack, details_of, eventually, failure_of
 
 OUR_FAULT = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
 
